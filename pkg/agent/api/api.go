@@ -1,0 +1,219 @@
+// Package api is the protocol between the host and the guest agent.
+//
+// Transport: stream connections over vsock (pkg/vmm, Config.VsockPath). The
+// guest dials ReadyPort of the host once, sends a Hello, and that connection
+// becomes the supervisor's control connection. Every later connection is
+// dialed by the host to AgentPort of the guest and opens with an Open frame
+// that carries the VM's token and says what the connection is for.
+//
+// A connection carries frames: a one-byte kind, a big-endian 32-bit payload
+// length, the payload (frame.go). Control payloads are JSON; stdio payloads are
+// raw bytes. Firecracker's vsock has no half-close, so end-of-file is a frame.
+//
+// Each side treats the other's bytes as untrusted: every length, count and
+// identifier is bounded here, in one place.
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Version of the protocol. Host and agent must agree exactly: both ship
+// together and the agent is never older than the VM it runs in.
+const Version = 1
+
+// Ports of the vsock address space.
+const (
+	// ReadyPort is the host port that the agent dials when it is up.
+	ReadyPort = 1024
+	// AgentPort is the guest port on which the agent listens.
+	AgentPort = 1024
+)
+
+// Bounds, in bytes unless said otherwise.
+const (
+	MaxControl = 4 << 20  // one control frame
+	MaxData    = 64 << 10 // one stdio frame
+	MaxError   = 4 << 10  // text of an Error
+	MaxID      = 64       // a container or process id
+)
+
+// Hello is the agent's first frame on the ready connection.
+type Hello struct {
+	Version int    `json:"version"`
+	Kernel  string `json:"kernel"` // uname -r
+	// Phases are the agent's own boot steps with the time since kernel start.
+	Phases []Phase `json:"phases,omitempty"`
+}
+
+// Phase is a named moment of the guest's boot.
+type Phase struct {
+	Name string        `json:"name"`
+	At   time.Duration `json:"at"` // since the kernel started, nanoseconds
+}
+
+// Purpose says what a connection to AgentPort is for.
+type Purpose string
+
+// Purposes.
+const (
+	PurposeControl Purpose = "control"
+	PurposeStdio   Purpose = "stdio"
+)
+
+// Open is the first frame of a connection to AgentPort.
+type Open struct {
+	Version int     `json:"version"`
+	Token   string  `json:"token"`
+	Purpose Purpose `json:"purpose"`
+	// Process is the id of the process whose stdio this is.
+	Process string `json:"process,omitempty"`
+}
+
+// Method names a control call.
+type Method string
+
+// Methods.
+const (
+	MethodSetup    Method = "setup"
+	MethodStart    Method = "start"
+	MethodSignal   Method = "signal"
+	MethodResize   Method = "resize"
+	MethodShutdown Method = "shutdown"
+)
+
+// Request is a control call. IDs are chosen by the caller and echoed.
+type Request struct {
+	ID     uint64          `json:"id"`
+	Method Method          `json:"method"`
+	Params json.RawMessage `json:"params,omitempty"`
+}
+
+// Reply answers the Request of the same ID, in any order.
+type Reply struct {
+	ID     uint64          `json:"id"`
+	Error  *Error          `json:"error,omitempty"`
+	Result json.RawMessage `json:"result,omitempty"`
+}
+
+// Code classifies an Error.
+type Code string
+
+// Codes. The first three are docker's exit codes 127, 126 and 125.
+const (
+	CodeNotFound      Code = "not-found"      // no such command in the image: 127
+	CodeNotExecutable Code = "not-executable" // it cannot be executed: 126
+	CodeInvalid       Code = "invalid"        // bad user, working directory …: 125
+	CodeInternal      Code = "internal"       // the agent or the guest kernel
+)
+
+// Error is a failed call. Message is guest text: bounded, and not to be
+// trusted for anything but showing it to a person (escape it).
+type Error struct {
+	Code    Code   `json:"code"`
+	Phase   string `json:"phase,omitempty"` // step that failed: "mount", "user", "exec" …
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string {
+	if e.Phase == "" {
+		return e.Message
+	}
+	return fmt.Sprintf("%s: %s", e.Phase, e.Message)
+}
+
+// SetupRequest prepares the guest: once, before the first container.
+type SetupRequest struct {
+	// Token that every later connection must show.
+	Token string `json:"token"`
+	// Now is the host's clock, set if the guest's differs.
+	Now time.Time `json:"now"`
+	// Entropy is mixed into the guest's random pool and credited, at most 512 bytes.
+	Entropy []byte `json:"entropy,omitempty"`
+	// Root is the image and the writable disk.
+	Root Root `json:"root"`
+	// Sysctls are set in the guest before the container starts.
+	Sysctls map[string]string `json:"sysctls,omitempty"`
+}
+
+// Root describes the container's root file system.
+type Root struct {
+	// Format is "erofs" or "ext4".
+	Format string `json:"format"`
+	// Devices: the first is mounted, the others are its extra erofs devices.
+	Devices []string `json:"devices"`
+	// Writable is the ext4 device of the overlay's upper layer; "" puts it on a tmpfs.
+	Writable string `json:"writable,omitempty"`
+}
+
+// SetupReply reports what the guest did.
+type SetupReply struct {
+	Phases []Phase `json:"phases,omitempty"`
+}
+
+// StartRequest starts a container's process.
+type StartRequest struct {
+	// ID of the container, [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most MaxID bytes.
+	ID string `json:"id"`
+	// Spec is the OCI runtime spec. root.path is ignored (it is SetupRequest.Root);
+	// root.readonly counts. process.user.uid/gid are ignored: see User.
+	Spec *specs.Spec `json:"spec"`
+	// User as in `docker run --user`: "", "name", "uid", "name:group", "uid:gid",
+	// ":gid"; resolved in the image's own /etc/passwd and /etc/group.
+	User string `json:"user,omitempty"`
+	// GroupAdd are additional groups, names or numbers.
+	GroupAdd []string `json:"groupAdd,omitempty"`
+	// Hostname, domain name and the files made from them.
+	Hostname   string `json:"hostname"`
+	Domainname string `json:"domainname,omitempty"`
+	Hosts      []Host `json:"hosts,omitempty"` // more lines of /etc/hosts
+	DNS        DNS    `json:"dns"`
+	Init       bool   `json:"init,omitempty"`  // --init: a reaper is PID 1 of the container
+	Stdin      bool   `json:"stdin,omitempty"` // -i: stdin is the stdio connection, else /dev/null
+}
+
+// Host is a line of /etc/hosts.
+type Host struct {
+	Addr  string   `json:"addr"`
+	Names []string `json:"names"`
+}
+
+// DNS is what goes into /etc/resolv.conf.
+type DNS struct {
+	Servers []string `json:"servers,omitempty"`
+	Search  []string `json:"search,omitempty"`
+	Options []string `json:"options,omitempty"`
+}
+
+// StartReply is sent once the process has been executed.
+type StartReply struct {
+	PID    int     `json:"pid"` // in the guest
+	Phases []Phase `json:"phases,omitempty"`
+}
+
+// SignalRequest sends a signal to a container's process.
+type SignalRequest struct {
+	ID     string `json:"id"`
+	Signal int    `json:"signal"` // Linux number, 1 to 64
+}
+
+// ResizeRequest sets the size of a container's terminal, in characters.
+type ResizeRequest struct {
+	ID   string `json:"id"`
+	Cols uint16 `json:"cols"`
+	Rows uint16 `json:"rows"`
+}
+
+// Exit is the event that a container's process has ended. All its output has
+// been written to its stdio connection before.
+type Exit struct {
+	ID        string    `json:"id"`
+	Code      int       `json:"code"`             // 0 to 255; 128+n for a signal
+	Signal    int       `json:"signal,omitempty"` // the signal that ended it
+	OOMKilled bool      `json:"oomKilled,omitempty"`
+	At        time.Time `json:"at"`
+}

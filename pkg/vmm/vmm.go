@@ -1,0 +1,111 @@
+// Package vmm is the contract between MicroPod and a virtual machine monitor.
+//
+// A Driver starts a Machine from a plain Config; everything above it sees the
+// same disks, the same console file and the same vsock socket whichever VMM
+// runs. The package holds no VMM code of its own: pkg/firecracker and pkg/qemu
+// implement it, vmmtest is the suite that both must pass.
+//
+// Lifecycle: Start either returns a running Machine or leaves nothing behind.
+// A Machine ends by itself (guest reboot, crash) or by Kill; Wait reports how.
+// After Wait has returned, every process, socket and file that the driver made
+// is gone, except the console log.
+package vmm
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrUnavailable is wrapped by errors of a Driver that cannot run on this host:
+// no binary, no usable /dev/kvm, wrong architecture.
+var ErrUnavailable = errors.New("vmm not available")
+
+// Config describes one microVM. It holds no text of a user, an image or a
+// registry: only paths that MicroPod chose, and numbers.
+type Config struct {
+	// ID names the VM: 12 to 64 characters of [a-z0-9].
+	ID string
+	// Kernel is the path of an uncompressed ELF vmlinux.
+	Kernel string
+	// Initrd is the path of the initramfs.
+	Initrd string
+	// Args are kernel command line words, added to those that the driver
+	// needs for itself. No word may hold a space, a quote or a control character.
+	Args []string
+	// CPUs is the number of vCPUs, 1 to 32.
+	CPUs int
+	// MemoryMiB is the guest's memory in MiB, at least 32.
+	MemoryMiB int
+	// Disks appear in the guest as /dev/vda, /dev/vdb, … in this order.
+	Disks []Disk
+	// VsockPath is the unix socket that the driver offers in Firecracker's
+	// host-side vsock protocol: "CONNECT <port>\n" is answered by "OK <n>\n"
+	// and a raw stream. Guest connections to host port P arrive at
+	// VsockPath_P, where the caller listens before Start. At most 100 bytes.
+	VsockPath string
+	// ConsolePath receives the guest's serial console. The file is created
+	// 0600 and never grows beyond ConsoleLimit bytes; what does not fit is
+	// dropped and counted.
+	ConsolePath  string
+	ConsoleLimit int64
+	// Dir is an existing directory, private to this VM, for the driver's own
+	// sockets and logs. The driver removes what it put there.
+	Dir string
+}
+
+// Disk is a block device backed by a raw file.
+type Disk struct {
+	Path string
+	// ReadOnly opens the file O_RDONLY in the VMM itself: no guest can write it.
+	ReadOnly bool
+}
+
+// Availability says whether a Driver can run here, and why.
+type Availability struct {
+	OK bool
+	// Binary is the path of the VMM program, "" when there is none.
+	Binary string
+	// Version is what the program reports, for example "1.16.1".
+	Version string
+	// Accel is "kvm" for hardware virtualization, "tcg" for emulation.
+	// Emulation is no security boundary.
+	Accel string
+	// Reason is one line for people: why it works this way or does not work.
+	Reason string
+	// Fix is what to do about it, "" if nothing.
+	Fix string
+}
+
+// Driver starts microVMs on one kind of VMM. Safe for concurrent use.
+type Driver interface {
+	// Name is "firecracker" or "qemu".
+	Name() string
+	// Probe looks at the host and never changes it.
+	Probe(ctx context.Context) Availability
+	// Start boots a VM and returns once its vCPUs run. ctx bounds only the
+	// start. On an error nothing is left behind.
+	Start(ctx context.Context, c Config) (Machine, error)
+}
+
+// Machine is one running VM. Safe for concurrent use.
+type Machine interface {
+	// PID is the process id of the VMM.
+	PID() int
+	// Done is closed once the VMM has ended and all that belonged to it is freed.
+	Done() <-chan struct{}
+	// Exit tells how the VMM ended. Valid after Done is closed.
+	Exit() Exit
+	// Kill ends the VM at once and returns when Done is closed. Idempotent.
+	Kill() error
+}
+
+// Exit tells how a VMM process ended. It says nothing about the workload:
+// that is a message of the agent.
+type Exit struct {
+	// Code is the exit code, or -1 when a signal ended the process.
+	Code int
+	// Signal is the number of that signal, else 0.
+	Signal int
+	// Reason is one line for people, "" for a clean end.
+	Reason string
+}
