@@ -1,0 +1,214 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// database is the content of vms.json.
+type database struct {
+	Version int  `json:"version"`
+	VMs     []VM `json:"vms"`
+}
+
+func (s *Store) dbPath() string { return filepath.Join(s.root, fileVMs) }
+
+// readDB reads vms.json. A damaged one is rebuilt from the containers' own
+// configs, so that losing one file never loses the others.
+func (s *Store) readDB() (database, error) {
+	var db database
+	err := readJSON(s.dbPath(), &db)
+	switch {
+	case err == nil:
+		return db, nil
+	case missing(err), errors.Is(err, ErrDamaged):
+		return s.rebuildDB()
+	}
+	return database{}, err
+}
+
+// rebuildDB makes the database from the directories that are there.
+func (s *Store) rebuildDB() (database, error) {
+	db := database{Version: schemaVersion}
+	entries, err := os.ReadDir(filepath.Join(s.root, dirVMs))
+	if err != nil {
+		return db, fmt.Errorf("list containers: %w", err)
+	}
+	for _, e := range entries {
+		if !ValidID(e.Name()) {
+			continue
+		}
+		vm := VM{ID: e.Name(), Name: "recovered-" + e.Name()[:12]}
+		if c, err := s.ReadConfig(e.Name()); err == nil && c.ID == e.Name() {
+			vm.Image, vm.Created = c.Image, c.Created
+			if CheckName(c.Name) == nil && !db.hasName(c.Name) {
+				vm.Name = c.Name
+			}
+		}
+		db.VMs = append(db.VMs, vm)
+	}
+	return db, nil
+}
+
+func (db *database) hasName(name string) bool {
+	return slices.ContainsFunc(db.VMs, func(v VM) bool { return v.Name == name })
+}
+
+// update runs change on the database under its lock and writes the result.
+func (s *Store) update(change func(*database) error) error {
+	l, err := Lock(filepath.Join(s.root, fileVMsLock))
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	db, err := s.readDB()
+	if err != nil {
+		return err
+	}
+	if err := change(&db); err != nil {
+		return err
+	}
+	db.Version = schemaVersion
+	return writeJSON(s.dbPath(), db)
+}
+
+// List returns the containers, oldest first.
+func (s *Store) List() ([]VM, error) {
+	db, err := s.readDB()
+	if err != nil {
+		return nil, err
+	}
+	vms := slices.DeleteFunc(db.VMs, func(v VM) bool { return !ValidID(v.ID) })
+	slices.SortStableFunc(vms, func(a, b VM) int { return a.Created.Compare(b.Created) })
+	return vms, nil
+}
+
+// Resolve finds a container by its id, its name or a unique prefix of its id,
+// in docker's order. The error wraps ErrNotFound or ErrAmbiguous.
+func (s *Store) Resolve(ref string) (VM, error) {
+	vms, err := s.List()
+	if err != nil {
+		return VM{}, err
+	}
+	var found []VM
+	for _, v := range vms {
+		if v.ID == ref || v.Name == strings.TrimPrefix(ref, "/") {
+			return v, nil
+		}
+		if ref != "" && strings.HasPrefix(v.ID, ref) {
+			found = append(found, v)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return VM{}, fmt.Errorf("%w: %s", ErrNotFound, ref)
+	}
+	return VM{}, fmt.Errorf("%w: %s is the start of %d ids", ErrAmbiguous, ref, len(found))
+}
+
+// Create adds a container. fill is called with the paths of its new directory,
+// before anybody else can see it, to put the disk there; c.ID and c.Name must
+// be set. On an error nothing is left behind.
+func (s *Store) Create(c Config, fill func(Paths) error) error {
+	tmp := filepath.Join(s.root, dirVMs, newPrefix+c.ID)
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return fmt.Errorf("create container directory: %w", err)
+	}
+	defer os.RemoveAll(tmp) // renamed away on success
+	// The lock tells a directory in the making from one that a crash left.
+	busy, err := TryLock(Paths{tmp}.Alive())
+	if err != nil {
+		return err
+	}
+	defer busy.Unlock()
+	c.Version = schemaVersion
+	if err := writeJSON(Paths{tmp}.Config(), c); err != nil {
+		return err
+	}
+	if err := fill(Paths{tmp}); err != nil {
+		return err
+	}
+	err = s.update(func(db *database) error {
+		s.sweep(db)
+		if db.hasName(c.Name) {
+			return fmt.Errorf("%w: %s", ErrNameTaken, c.Name)
+		}
+		if err := os.Rename(tmp, s.Paths(c.ID).Dir); err != nil {
+			return fmt.Errorf("create container directory: %w", err)
+		}
+		db.VMs = append(db.VMs, VM{ID: c.ID, Name: c.Name, Image: c.Image, Created: c.Created})
+		return SyncDir(filepath.Join(s.root, dirVMs))
+	})
+	if err != nil {
+		os.RemoveAll(s.Paths(c.ID).Dir)
+	}
+	return err
+}
+
+// Remove deletes a container. The caller holds its alive lock.
+func (s *Store) Remove(id string) error {
+	gone := filepath.Join(s.root, dirVMs, gonePrefix+id)
+	err := s.update(func(db *database) error {
+		db.VMs = slices.DeleteFunc(db.VMs, func(v VM) bool { return v.ID == id })
+		err := os.Rename(s.Paths(id).Dir, gone)
+		if missing(err) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("remove container %s: %w", id, err)
+	}
+	if err := os.RemoveAll(gone); err != nil {
+		return fmt.Errorf("remove container %s: %w", id, err)
+	}
+	return nil
+}
+
+// sweep removes what crashed Creates and Removes left: directories that no
+// entry names and whose lock is free. The caller holds the database's lock.
+func (s *Store) sweep(db *database) {
+	dir := filepath.Join(s.root, dirVMs)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		name := e.Name()
+		half := strings.HasPrefix(name, newPrefix) || strings.HasPrefix(name, gonePrefix)
+		known := slices.ContainsFunc(db.VMs, func(v VM) bool { return v.ID == name })
+		if !half && (known || !ValidID(name)) {
+			continue
+		}
+		path := filepath.Join(dir, name)
+		if held, err := Held(Paths{path}.Alive()); held || err != nil || young(path) {
+			continue
+		}
+		os.RemoveAll(path)
+	}
+}
+
+// young protects a directory between its mkdir and its lock.
+func young(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && time.Since(st.ModTime()) < time.Minute
+}
+
+// Lock takes a container's alive lock; the error wraps ErrLocked while it runs.
+func (s *Store) Lock(id string) (*FileLock, error) {
+	l, err := TryLock(s.Paths(id).Alive())
+	if missing(err) {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
+	}
+	return l, err
+}
+
+// Running reports whether the container's alive lock is held.
+func (s *Store) Running(id string) (bool, error) { return Held(s.Paths(id).Alive()) }

@@ -1,0 +1,131 @@
+package state
+
+import (
+	"time"
+)
+
+// schemaVersion is the version of every file that this package writes. A file
+// with a larger one is refused, never guessed at.
+const schemaVersion = 1
+
+// Config describes a container, resolved from its image and the user's
+// options. It is written once, when the container is created, so that the
+// container starts the same way after its image's tag has moved.
+type Config struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"`
+	Name    string    `json:"name"` // at creation; vms.json has the present one
+	Created time.Time `json:"created"`
+
+	Image    string   `json:"image"`   // as the user wrote it
+	ImageID  string   `json:"imageId"` // digest of the image's config
+	Platform string   `json:"platform"`
+	DiffIDs  []string `json:"diffIds"`
+
+	Args        []string          `json:"args"`
+	Env         []string          `json:"env"`
+	User        string            `json:"user,omitempty"`
+	GroupAdd    []string          `json:"groupAdd,omitempty"`
+	Workdir     string            `json:"workdir,omitempty"`
+	Hostname    string            `json:"hostname"`
+	Domainname  string            `json:"domainname,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Volumes     []string          `json:"volumes,omitempty"` // VOLUME of the image
+	TTY         bool              `json:"tty,omitempty"`
+	Stdin       bool              `json:"stdin,omitempty"`
+	AutoRemove  bool              `json:"autoRemove,omitempty"`
+	Init        bool              `json:"init,omitempty"`
+	ReadOnly    bool              `json:"readOnly,omitempty"`
+	Tmpfs       []string          `json:"tmpfs,omitempty"`
+	StopSignal  int               `json:"stopSignal"`
+	// StopTimeout is nil for the default; negative waits for ever.
+	StopTimeout *time.Duration `json:"stopTimeout,omitempty"`
+
+	CPUs         int    `json:"cpus"`
+	MemoryMiB    int    `json:"memoryMiB"`
+	StorageBytes int64  `json:"storageBytes"`
+	VMM          string `json:"vmm"`              // auto, firecracker or qemu
+	Kernel       string `json:"kernel,omitempty"` // "" is the root's vmlinux
+}
+
+// Phase of a container's life, as its supervisor last wrote it.
+type Phase string
+
+// Phases. The lock decides whether PhaseStarting and PhaseRunning are true.
+const (
+	PhaseStarting Phase = "starting"
+	PhaseRunning  Phase = "running"
+	PhaseExited   Phase = "exited"
+)
+
+// Status is what the supervisor knows of the container's last start.
+type Status struct {
+	Version    int       `json:"version"`
+	Phase      Phase     `json:"phase"`
+	StartedAt  time.Time `json:"startedAt,omitzero"`
+	FinishedAt time.Time `json:"finishedAt,omitzero"`
+	ExitCode   int       `json:"exitCode"`
+	OOMKilled  bool      `json:"oomKilled,omitempty"`
+	// Error says why it could not start, or how it ended other than by its process.
+	Error string `json:"error,omitempty"`
+	// VMM and Supervisor are processes of the host, 0 when there are none.
+	VMM        Process  `json:"vmm"`
+	Supervisor Process  `json:"supervisor"`
+	Driver     Driver   `json:"driver"`
+	Kernel     string   `json:"kernel,omitempty"` // release that the guest reported
+	Disks      []string `json:"disks,omitempty"`
+	Timings    []Timing `json:"timings,omitempty"`
+}
+
+// Driver says which VMM runs the VM and why.
+type Driver struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Accel   string `json:"accel"`
+	Reason  string `json:"reason"`
+}
+
+// Timing is one step of a start.
+type Timing struct {
+	Name     string        `json:"name"`
+	Duration time.Duration `json:"duration"` // nanoseconds
+}
+
+// VM is one entry of vms.json.
+type VM struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Image   string    `json:"image"`
+	Created time.Time `json:"created"`
+}
+
+// ReadConfig reads a container's description.
+func (s *Store) ReadConfig(id string) (*Config, error) {
+	var c Config
+	if err := readJSON(s.Paths(id).Config(), &c); err != nil {
+		return nil, err
+	}
+	return &c, nil
+}
+
+// ReadStatus reads a container's status; nil without an error when it was
+// never started.
+func (s *Store) ReadStatus(id string) (*Status, error) {
+	var st Status
+	err := readJSON(s.Paths(id).Status(), &st)
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &st, nil
+}
+
+// WriteStatus replaces a container's status durably. Only the holder of the
+// container's alive lock may call it.
+func WriteStatus(p Paths, st Status) error {
+	st.Version = schemaVersion
+	return writeJSON(p.Status(), st)
+}

@@ -1,0 +1,136 @@
+// Package state keeps the records of containers and their VMs on disk, with
+// the locks and the one durable write of the tree.
+//
+// It is not a daemon and holds nothing in memory between calls: the files are
+// the claim, the kernel's locks are the truth. A container runs exactly while
+// somebody holds its alive lock; status.json only says what that process last
+// wrote. Any number of processes may use one root at the same time.
+//
+// A container's directory is made under a temporary name and renamed into
+// place together with its entry in vms.json, under one lock; it is removed in
+// the reverse order. What a crash leaves in between belongs to nobody and the
+// next Create sweeps it.
+package state
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	ErrNotFound  = errors.New("no such container")
+	ErrAmbiguous = errors.New("ambiguous id prefix")
+	ErrNameTaken = errors.New("name is already in use")
+	// ErrLocked says that another process holds the lock.
+	ErrLocked = errors.New("locked by another process")
+	// ErrNewer is a file written by a newer MicroPod.
+	ErrNewer = errors.New("written by a newer micropod")
+	// ErrDamaged is a file that does not decode.
+	ErrDamaged = errors.New("damaged state file")
+)
+
+// Names of the files in a root, relative to it.
+const (
+	fileVMs     = "vms.json"
+	fileVMsLock = "vms.lock"
+	dirVMs      = "vms"
+)
+
+// Names of the files in a container's directory.
+const (
+	fileConfig  = "config.json"
+	fileStatus  = "status.json"
+	fileAlive   = "alive"
+	fileConsole = "console.log"
+	fileLog     = "container.log"
+	fileVsock   = "vsock.sock"
+	fileControl = "control.sock"
+	fileDisk    = "rw.img"
+	dirVMM      = "vmm"
+)
+
+// newPrefix and gonePrefix mark directories on their way in and out.
+const (
+	newPrefix  = ".new-"
+	gonePrefix = ".gone-"
+)
+
+// Paths names the files of one container.
+type Paths struct{ Dir string }
+
+// Config is the container's description, written once.
+func (p Paths) Config() string { return filepath.Join(p.Dir, fileConfig) }
+
+// Status is what the supervisor last wrote.
+func (p Paths) Status() string { return filepath.Join(p.Dir, fileStatus) }
+
+// Alive is the file whose lock the supervisor holds for its life.
+func (p Paths) Alive() string { return filepath.Join(p.Dir, fileAlive) }
+
+// Console is the guest's serial console.
+func (p Paths) Console() string { return filepath.Join(p.Dir, fileConsole) }
+
+// Log holds the container's stdout and stderr.
+func (p Paths) Log() string { return filepath.Join(p.Dir, fileLog) }
+
+// Vsock is the socket of the VM's vsock device.
+func (p Paths) Vsock() string { return filepath.Join(p.Dir, fileVsock) }
+
+// Control is the supervisor's own socket.
+func (p Paths) Control() string { return filepath.Join(p.Dir, fileControl) }
+
+// Disk is the writable disk.
+func (p Paths) Disk() string { return filepath.Join(p.Dir, fileDisk) }
+
+// VMM is the directory of the VMM driver's own files.
+func (p Paths) VMM() string { return filepath.Join(p.Dir, dirVMM) }
+
+// Store is a root directory. Safe for concurrent use by many processes.
+type Store struct{ root string }
+
+// Open makes the root directory when it is missing and returns its Store.
+func Open(root string) (*Store, error) {
+	if !filepath.IsAbs(root) {
+		return nil, fmt.Errorf("root directory %q is not absolute", root)
+	}
+	for _, d := range []string{root, filepath.Join(root, dirVMs)} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("create state directory: %w", err)
+		}
+	}
+	return &Store{root: root}, nil
+}
+
+// Root is the directory that Open was given.
+func (s *Store) Root() string { return s.root }
+
+// Paths names the files of the container with this complete id.
+func (s *Store) Paths(id string) Paths { return Paths{Dir: filepath.Join(s.root, dirVMs, id)} }
+
+var idPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// ValidID reports whether id has the form that NewID gives.
+func ValidID(id string) bool { return idPattern.MatchString(id) }
+
+// NewID returns 64 random hexadecimal digits, docker's form of a container id.
+func NewID() string {
+	var b [32]byte
+	rand.Read(b[:]) // never fails: crypto/rand ends the program instead
+	return hex.EncodeToString(b[:])
+}
+
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+
+// CheckName reports what is wrong with a name that a user chose.
+func CheckName(name string) error {
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("invalid container name %q: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, at most 128", name)
+	}
+	return nil
+}
