@@ -36,7 +36,8 @@ const (
 
 // Bounds, in bytes unless said otherwise.
 const (
-	MaxControl = 4 << 20  // one control frame
+	MaxControl = 4 << 20  // one control frame of the host: Open, Request
+	MaxReply   = 64 << 10 // one control frame of the guest: Hello, Reply, Exit
 	MaxData    = 64 << 10 // one stdio frame
 	MaxError   = 4 << 10  // text of an Error
 	MaxID      = 64       // a container or process id

@@ -23,6 +23,29 @@ const (
 	KindStderr  Kind = 18
 )
 
+// Stream names one of a process's three standard streams.
+type Stream Kind
+
+// Streams. On a stdio connection the guest sends Stdout and Stderr, the host Stdin.
+const (
+	Stdin  = Stream(KindStdin)
+	Stdout = Stream(KindStdout)
+	Stderr = Stream(KindStderr)
+)
+
+// String is "stdin", "stdout" or "stderr".
+func (s Stream) String() string {
+	switch s {
+	case Stdin:
+		return "stdin"
+	case Stdout:
+		return "stdout"
+	case Stderr:
+		return "stderr"
+	}
+	return fmt.Sprintf("stream %d", byte(s))
+}
+
 // ErrFrame is wrapped by errors about a frame that breaks the protocol.
 var ErrFrame = errors.New("protocol violation")
 
@@ -31,7 +54,9 @@ const headerSize = 5
 // limit returns the largest payload of a kind, and whether the kind exists.
 func (k Kind) limit() (int, bool) {
 	switch k {
-	case KindHello, KindOpen, KindRequest, KindReply, KindExit:
+	case KindHello, KindReply, KindExit:
+		return MaxReply, true
+	case KindOpen, KindRequest:
 		return MaxControl, true
 	case KindStdin, KindStdout, KindStderr:
 		return MaxData, true
