@@ -1,0 +1,261 @@
+package kernel
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// factsFormat changes whenever an older program's facts would mislead.
+const factsFormat = 1
+
+const maxFacts = 1 << 20
+
+// facts is what is remembered of a kernel file.
+type facts struct {
+	Format    int                      `json:"format"`
+	Source    string                   `json:"source"`
+	Stamps    []stamp                  `json:"stamps"`
+	ELF       string                   `json:"elf,omitempty"` // file in the cache; "" for Source itself
+	ELFSize   int64                    `json:"elfSize"`
+	Digest    string                   `json:"digest"`
+	Release   string                   `json:"release"`
+	ModuleDir string                   `json:"moduleDir,omitempty"`
+	Features  map[Feature]featureFacts `json:"features"`
+}
+
+// stamp is the state of a file that the facts rest on. The change time is part
+// of it because cp -p and touch can set the modification time, not that one.
+type stamp struct {
+	Path  string `json:"path"`
+	Size  int64  `json:"size"` // -1: there is no such file
+	Dev   uint64 `json:"dev"`
+	Ino   uint64 `json:"ino"`
+	MTime int64  `json:"mtime"`
+	CTime int64  `json:"ctime"`
+}
+
+func stampOf(path string) stamp {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return stamp{Path: path, Size: -1}
+	}
+	return stamp{Path: path, Size: st.Size, Dev: st.Dev, Ino: st.Ino, MTime: st.Mtim.Nano(), CTime: st.Ctim.Nano()}
+}
+
+func (f *facts) elfPath(c cache) string {
+	if f.ELF == "" {
+		return f.Source
+	}
+	return filepath.Join(c.dir, f.ELF)
+}
+
+func (f *facts) kernel(c cache) *Kernel {
+	return &Kernel{Source: f.Source, Path: f.elfPath(c), Release: f.Release, Digest: f.Digest,
+		ModuleDir: f.ModuleDir, features: f.Features}
+}
+
+// cache is a directory with unpacked kernels, named by content, and with facts,
+// named by the path of the kernel file.
+type cache struct{ dir string }
+
+const (
+	elfPrefix   = "vmlinux-"
+	factsPrefix = "facts-"
+	tempPrefix  = ".tmp-"
+)
+
+func (c cache) factsPath(source string) string {
+	sum := sha256.Sum256([]byte(source))
+	return filepath.Join(c.dir, factsPrefix+hex.EncodeToString(sum[:8])+".json")
+}
+
+// load returns the facts about source if they still hold.
+func (c cache) load(source string) (*facts, bool) {
+	b, err := readBounded(c.factsPath(source), maxFacts)
+	if err != nil {
+		return nil, false
+	}
+	f := &facts{}
+	if json.Unmarshal(b, f) != nil || f.Format != factsFormat || f.Source != source || len(f.Stamps) == 0 {
+		return nil, false
+	}
+	if f.ELF != "" && f.ELF != elfPrefix+f.Digest {
+		return nil, false
+	}
+	for _, s := range f.Stamps {
+		if stampOf(s.Path) != s {
+			return nil, false
+		}
+	}
+	if fi, err := os.Stat(f.elfPath(c)); err != nil || fi.Size() != f.ELFSize {
+		return nil, false
+	}
+	return f, true
+}
+
+// lock makes the directory and keeps other processes from doing the same work.
+func (c cache) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make kernel cache: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(c.dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock kernel cache: %w", err)
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock kernel cache %s: %w", c.dir, err)
+	}
+	// With the lock held, every temporary file is one that a crash left.
+	c.removeTemp()
+	return func() { f.Close() }, nil
+}
+
+func (c cache) removeTemp() {
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), tempPrefix) {
+			_ = os.Remove(filepath.Join(c.dir, e.Name())) // harmless if it stays
+		}
+	}
+}
+
+// store remembers f. The lock is held.
+func (c cache) store(f *facts) error {
+	b, err := json.Marshal(f)
+	if err != nil {
+		return fmt.Errorf("write kernel facts: %w", err)
+	}
+	err = c.replace(func(w io.Writer) (string, error) {
+		_, err := w.Write(b)
+		return filepath.Base(c.factsPath(f.Source)), err
+	})
+	if err != nil {
+		return fmt.Errorf("write kernel facts: %w", err)
+	}
+	return nil
+}
+
+// unpack writes a bzImage's payload to the cache. The lock is held.
+func (c cache) unpack(payload *io.SectionReader) (name string, size int64, digest string, err error) {
+	err = c.replace(func(w io.Writer) (string, error) {
+		h := sha256.New()
+		if size, err = unpack(io.MultiWriter(w, h), payload, maxELF); err != nil {
+			return "", err
+		}
+		digest = hex.EncodeToString(h.Sum(nil))
+		name = elfPrefix + digest
+		return name, nil
+	})
+	if err != nil {
+		return "", 0, "", err
+	}
+	f, err := os.Open(filepath.Join(c.dir, name))
+	if err != nil {
+		return "", 0, "", err
+	}
+	defer f.Close()
+	if ok, err := checkELF(f); err != nil || !ok {
+		_ = os.Remove(f.Name()) // nobody refers to it
+		if err == nil {
+			err = fmt.Errorf("the payload is no ELF file: %w", ErrFormat)
+		}
+		return "", 0, "", err
+	}
+	return name, size, digest, nil
+}
+
+// replace writes a file of the cache whose name is known at the end.
+func (c cache) replace(write func(io.Writer) (name string, err error)) error {
+	f, err := os.CreateTemp(c.dir, tempPrefix+"*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails when all went well
+	defer f.Close()
+	w := bufio.NewWriterSize(f, 1<<20)
+	name, err := write(w)
+	if err != nil {
+		return err
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	// A crash must not leave a complete name on an incomplete file: its size
+	// would be right and its content zeros.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(c.dir, name))
+}
+
+// Prune removes from cacheDir what no kernel file needs any more and returns
+// the bytes freed. It waits for an Open that is at work. A VM that runs has
+// its kernel in memory and needs no file.
+func Prune(cacheDir string) (freed int64, err error) {
+	if _, err := os.Stat(cacheDir); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	c := cache{dir: cacheDir}
+	unlock, err := c.lock()
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	entries, err := os.ReadDir(cacheDir)
+	if err != nil {
+		return 0, fmt.Errorf("list kernel cache: %w", err)
+	}
+	keep := c.inUse(entries)
+	for _, e := range entries {
+		name := e.Name()
+		known := strings.HasPrefix(name, elfPrefix) || strings.HasPrefix(name, factsPrefix)
+		fi, err := e.Info()
+		if !known || keep[name] || err != nil {
+			continue
+		}
+		if err := os.Remove(filepath.Join(cacheDir, name)); err != nil {
+			return freed, fmt.Errorf("remove cached kernel: %w", err)
+		}
+		freed += fi.Size()
+	}
+	return freed, nil
+}
+
+func (c cache) inUse(entries []fs.DirEntry) map[string]bool {
+	keep := map[string]bool{}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), factsPrefix) {
+			continue
+		}
+		var f facts
+		b, err := readBounded(filepath.Join(c.dir, e.Name()), maxFacts)
+		if err != nil || json.Unmarshal(b, &f) != nil {
+			continue
+		}
+		if _, ok := c.load(f.Source); ok {
+			keep[e.Name()], keep[f.ELF] = true, true
+		}
+	}
+	return keep
+}
