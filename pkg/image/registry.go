@@ -1,0 +1,186 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const userAgent = "micropod"
+
+// repository is one repository of a registry, for the time of one pull.
+type repository struct {
+	s      *Store
+	t      target
+	host   string // where requests go
+	path   string
+	client *http.Client
+	guard  *guard
+	// authErr is why no credentials could be had; it matters only when the
+	// registry turns out to want some.
+	authErr error
+}
+
+// openRepository finds credentials and learns how the registry wants them.
+func (s *Store) openRepository(ctx context.Context, t target) (*repository, error) {
+	domain := reference.Domain(t.named)
+	insecure := isLoopback(domain) || s.o.Insecure(domain)
+	var opts []name.Option
+	if insecure {
+		opts = append(opts, name.Insecure)
+	}
+	repo, err := name.NewRepository(t.named.Name(), opts...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrReference, err)
+	}
+	r := &repository{s: s, t: t, host: repo.RegistryStr(), path: repo.RepositoryStr()}
+	auth, err := s.credentials(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	if auth.err != nil {
+		s.o.Log.Warn("no credentials, trying without", "registry", domain, "cause", auth.err)
+		r.authErr = auth.err
+	}
+	r.guard = newGuard(s.o.Transport, r.host, insecure)
+	err = s.retry(ctx, func(ctx context.Context) error {
+		rt, err := transport.NewWithContext(ctx, repo.Registry, auth.a,
+			transport.NewUserAgent(r.guard, userAgent), []string{repo.Scope("pull")})
+		if err != nil {
+			return err
+		}
+		r.client = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
+		return nil
+	})
+	if err != nil {
+		r.close()
+		return nil, r.explain(err)
+	}
+	return r, nil
+}
+
+type credentials struct {
+	a   authn.Authenticator
+	err error
+}
+
+// credentials asks the keychain, which may run a helper program that waits for
+// a person: a cancelled pull does not wait with it. A helper that is missing or
+// broken means going on without credentials, never with those of another
+// registry.
+func (s *Store) credentials(ctx context.Context, repo name.Repository) (credentials, error) {
+	got := make(chan credentials, 1)
+	go func() {
+		a, err := authn.Resolve(ctx, s.o.Keychain, repo)
+		if err != nil || a == nil {
+			a = authn.Anonymous
+		}
+		got <- credentials{a, err}
+	}()
+	select {
+	case c := <-got:
+		return c, nil
+	case <-ctx.Done():
+		return credentials{}, context.Cause(ctx)
+	}
+}
+
+func (r *repository) close() { r.guard.close() }
+
+func (r *repository) url(kind, id string) string {
+	// The auth transport puts the scheme in that the registry answered on.
+	return "https://" + r.host + "/v2/" + r.path + "/" + kind + "/" + id
+}
+
+// top reads the document that the reference names, with its media type.
+func (r *repository) top(ctx context.Context) (raw []byte, mediaType string, err error) {
+	id := r.t.digest()
+	if id == "" {
+		id = r.t.named.(reference.Tagged).Tag()
+	}
+	raw, mediaType, err = r.get(ctx, id)
+	if err != nil {
+		return nil, "", err
+	}
+	if want := r.t.digest(); want != "" && digestOf(raw) != want {
+		return nil, "", fmt.Errorf("%w: wrong content: digest is %s, not %s", ErrInvalid, digestOf(raw), want)
+	}
+	return raw, mediaType, nil
+}
+
+func (r *repository) manifest(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	raw, _, err := r.get(ctx, d.Digest.String())
+	return raw, err
+}
+
+func (r *repository) get(ctx context.Context, id string) (raw []byte, mediaType string, err error) {
+	err = r.s.retry(ctx, func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url("manifests", id), nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Accept", acceptManifests())
+		resp, err := r.client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return newStatusError(resp)
+		}
+		mediaType, _, _ = strings.Cut(resp.Header.Get("Content-Type"), ";")
+		mediaType = strings.TrimSpace(mediaType)
+		raw, err = readDocument(resp.Body)
+		return err
+	})
+	if err != nil {
+		return nil, "", r.explain(err)
+	}
+	return raw, mediaType, nil
+}
+
+// open gives a blob that mends broken connections by itself. The urls of a
+// descriptor are never followed: they are a way to make us fetch anything.
+func (r *repository) open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	b := &blobReader{ctx: ctx, r: r, d: d, tries: attempts{o: &r.s.o}}
+	if err := b.connect(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// explain turns a registry's refusal into what a user can do about it.
+func (r *repository) explain(err error) error {
+	e := asStatus(err)
+	if e == nil {
+		var nerr *name.ErrBadName
+		if errors.As(err, &nerr) {
+			return fmt.Errorf("%w: %w", ErrReference, err)
+		}
+		return err
+	}
+	switch e.status {
+	case http.StatusNotFound:
+		return fmt.Errorf("%w: %w", ErrNotFound, e)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		hint := "the repository does not exist, or needs `docker login"
+		if domain := reference.Domain(r.t.named); domain != "docker.io" {
+			hint += " " + domain
+		}
+		hint += "`"
+		if r.authErr != nil {
+			hint += "; no credentials: " + printable(r.authErr.Error())
+		}
+		return fmt.Errorf("%w: %s: %w", ErrUnauthorized, hint, e)
+	}
+	return e
+}

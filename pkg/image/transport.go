@@ -1,0 +1,131 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const maxRedirects = 10
+
+// errPlainHTTP says that a registry, its token server or a redirect wanted to
+// leave TLS.
+var errPlainHTTP = errors.New("plain HTTP is refused")
+
+// isLoopback reports whether a registry's host, with its port or without, is
+// this machine. Docker talks plain HTTP to these, and only to these.
+func isLoopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(trimBrackets(host))
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+func trimBrackets(s string) string {
+	if len(s) > 1 && s[0] == '[' && s[len(s)-1] == ']' {
+		return s[1 : len(s)-1]
+	}
+	return s
+}
+
+// guard keeps a registry from steering requests where they must not go: to
+// plain HTTP, and to addresses that only this machine can reach. Whoever
+// answers for a registry chooses its token server and its redirects.
+type guard struct {
+	base *http.Transport
+	// insecure allows plain HTTP, and loopback addresses for a registry that
+	// is on this machine itself.
+	insecure, local bool
+	allowed         sync.Map // "host:port" of the registry and of proxies
+}
+
+// newGuard makes the transport for one registry. The caller closes it.
+func newGuard(base *http.Transport, host string, insecure bool) *guard {
+	if base == nil {
+		base, _ = http.DefaultTransport.(*http.Transport)
+	}
+	g := &guard{base: base.Clone(), insecure: insecure, local: isLoopback(host)}
+	g.base.DisableCompression = true // bytes are hashed as they were stored
+	g.base.MaxResponseHeaderBytes = 256 << 10
+	g.base.TLSHandshakeTimeout = 15 * time.Second
+	g.allow(host, "443")
+	g.allow(host, "80")
+	if proxy := g.base.Proxy; proxy != nil {
+		g.base.Proxy = func(r *http.Request) (*url.URL, error) {
+			u, err := proxy(r)
+			if u != nil {
+				g.allow(u.Host, map[string]string{"https": "443", "socks5": "1080"}[u.Scheme])
+				g.allow(u.Host, "80")
+			}
+			return u, err
+		}
+	}
+	if base.DialContext == nil || base == http.DefaultTransport {
+		g.base.DialContext = g.dial
+	}
+	return g
+}
+
+func (g *guard) allow(host, port string) {
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		host = net.JoinHostPort(trimBrackets(host), port)
+	}
+	g.allowed.Store(host, true)
+}
+
+// RoundTrip sees every request, those for tokens and after redirects too.
+func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" && !(g.insecure && r.URL.Scheme == "http") {
+		return nil, fmt.Errorf("%s: %w", r.URL.Host, errPlainHTTP)
+	}
+	return g.base.RoundTrip(r)
+}
+
+func (g *guard) close() { g.base.CloseIdleConnections() }
+
+// dial refuses by resolved address, so that no name can hide one.
+func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+	if _, ok := g.allowed.Load(addr); !ok {
+		d.Control = func(_, resolved string, _ syscall.RawConn) error {
+			return checkAddress(resolved, g.local)
+		}
+	}
+	return d.DialContext(ctx, network, addr)
+}
+
+// checkAddress refuses what is no public or site address: cloud metadata
+// (169.254.169.254) and the services of this machine.
+func checkAddress(resolved string, local bool) error {
+	ap, err := netip.ParseAddrPort(resolved)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", resolved, err)
+	}
+	ip := ap.Addr().Unmap()
+	metadata := ip == netip.MustParseAddr("fd00:ec2::254")
+	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || metadata || ip.IsLoopback() && !local {
+		return fmt.Errorf("connect to %s: a registry may not send us to this address", resolved)
+	}
+	return nil
+}
+
+// checkRedirect bounds redirects. Credentials cannot follow them: the auth
+// transport adds them for the registry's own host only, and the guard refuses
+// the way back to plain HTTP.
+func checkRedirect(_ *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	return nil
+}
