@@ -1,0 +1,157 @@
+package main
+
+import (
+	"math"
+	"time"
+
+	"github.com/micropod/micropod/pkg/manager"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// What inspect prints has docker's names and shape, so that the templates of
+// docker's users work; what docker has no word for is under MicroPod.
+
+type containerView struct {
+	ID         string `json:"Id"`
+	Created    string
+	Path       string
+	Args       []string
+	State      stateView
+	Image      string
+	LogPath    string
+	Name       string
+	Platform   string
+	HostConfig hostConfigView
+	Config     configView
+	MicroPod   microPodView
+}
+
+type stateView struct {
+	Status                                       string
+	Running, Paused, Restarting, OOMKilled, Dead bool
+	Pid, ExitCode                                int
+	Error, StartedAt, FinishedAt                 string
+}
+
+type hostConfigView struct {
+	AutoRemove     bool
+	ReadonlyRootfs bool
+	NanoCpus       int64
+	Memory         int64
+	StorageOpt     map[string]int64
+	Annotations    map[string]string
+}
+
+type configView struct {
+	Hostname    string
+	User        string
+	Tty         bool
+	OpenStdin   bool
+	Env         []string
+	Cmd         []string
+	Image       string
+	WorkingDir  string
+	Labels      map[string]string
+	StopSignal  string `json:",omitempty"`
+	StopTimeout *int   `json:",omitempty"`
+}
+
+type microPodView struct {
+	VMM              manager.VMMInfo
+	SupervisorPid    int
+	CPUs, MemoryMiB  int
+	Kernel           string
+	Dir, ConsolePath string
+	Disks            []string
+	Phases           []phaseView
+	Problem          string `json:",omitempty"`
+}
+
+type phaseView struct {
+	Name     string
+	Duration string
+}
+
+// inspectTime is docker's form of a time; the year one is "never".
+func inspectTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+func inspectContainer(c *manager.Container) containerView {
+	path, args := splitCommand(c.Command)
+	v := containerView{
+		ID: c.ID, Created: inspectTime(c.Created), Path: path, Args: args, Image: c.ImageID,
+		LogPath: c.LogPath, Name: "/" + c.Name, Platform: c.Platform,
+		State: stateView{
+			Status: string(c.State), Running: c.State == manager.StateRunning, Dead: c.State == manager.StateBroken,
+			OOMKilled: c.OOMKilled, Pid: c.PID, ExitCode: c.ExitCode, Error: c.Error,
+			StartedAt: inspectTime(c.StartedAt), FinishedAt: inspectTime(c.FinishedAt),
+		},
+		HostConfig: hostConfigView{
+			AutoRemove: c.AutoRemove, ReadonlyRootfs: c.ReadOnly, NanoCpus: int64(c.CPUs) * int64(time.Second),
+			Memory: int64(c.MemoryMiB) << 20, StorageOpt: map[string]int64{"size": c.StorageBytes}, Annotations: notNil(c.Annotations),
+		},
+		Config: configView{
+			Hostname: c.Hostname, User: c.User, Tty: c.TTY, OpenStdin: c.Stdin, Env: c.Env, Cmd: c.Command, Image: c.Image,
+			WorkingDir: c.Workdir, Labels: notNil(c.Labels), StopSignal: c.StopSignal, StopTimeout: wholeSeconds(c.StopTimeout),
+		},
+		MicroPod: microPodView{
+			VMM: c.VMM, SupervisorPid: c.SupervisorPID, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Kernel: c.Kernel,
+			Dir: c.Dir, ConsolePath: c.ConsolePath, Disks: c.Disks, Problem: c.Problem, Phases: []phaseView{},
+		},
+	}
+	for _, p := range c.Phases {
+		v.MicroPod.Phases = append(v.MicroPod.Phases, phaseView{Name: p.Name, Duration: p.Duration.String()})
+	}
+	return v
+}
+
+// wholeSeconds rounds up: half a second of grace is not none.
+func wholeSeconds(d *time.Duration) *int {
+	if d == nil {
+		return nil
+	}
+	s := int(math.Ceil(d.Seconds()))
+	return &s
+}
+
+func notNil(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+type imageView struct {
+	ID           string `json:"Id"`
+	RepoTags     []string
+	RepoDigests  []string
+	Created      string
+	Author       string
+	Config       ocispec.ImageConfig
+	Architecture string
+	Variant      string `json:",omitempty"`
+	Os           string
+	Size         int64
+	RootFS       rootFSView
+	History      []ocispec.History `json:",omitempty"`
+}
+
+type rootFSView struct {
+	Type   string
+	Layers []string
+}
+
+func inspectImage(i *manager.Image) imageView {
+	os, arch, variant := platformParts(i.Platform)
+	v := imageView{
+		ID: i.ID, RepoTags: []string{}, RepoDigests: []string{}, Created: inspectTime(i.Created), Author: i.Config.Author,
+		Config: i.Config.Config, Architecture: arch, Variant: variant, Os: os, Size: i.Size,
+		RootFS: rootFSView{Type: "layers", Layers: i.DiffIDs}, History: i.Config.History,
+	}
+	for _, n := range i.Names {
+		v.RepoTags = append(v.RepoTags, familiarName(n))
+	}
+	for _, d := range i.Digests {
+		v.RepoDigests = append(v.RepoDigests, familiarName(d))
+	}
+	return v
+}

@@ -1,0 +1,81 @@
+// Command micropod runs OCI images in microVMs with docker's habits.
+//
+// It holds the command line only: one file per verb, each of which turns flags
+// into one call of pkg/manager and the answer into text. It keeps no state and
+// knows no VMM beyond the wiring in this file. A process lives for one verb,
+// except `supervise`, which the manager starts detached, one per VM.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/micropod/micropod/pkg/manager"
+)
+
+func main() {
+	runAsAgent(os.Args)
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// openManager is where the parts of MicroPod meet.
+func openManager(a *app) (*manager.Manager, error) {
+	root, err := a.globals.rootDir()
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find the path of this program: %w", err)
+	}
+	return manager.Open(root, manager.Options{
+		Drivers:    drivers(a.log),
+		Agent:      agentFiles,
+		Supervisor: supervisorCommand(self, root, a.globals),
+		Log:        a.log,
+	})
+}
+
+// supervisorCommand is the command that the manager runs, detached, for each VM;
+// it appends the container's id.
+func supervisorCommand(self, root string, g globals) []string {
+	cmd := []string{self, "--root", root, "--log-format", g.logFormat}
+	if g.debug {
+		cmd = append(cmd, "--debug")
+	}
+	return append(cmd, "supervise")
+}
+
+// run executes one command line and returns its exit code.
+func run(args []string, stdin, stdout, stderr *os.File) int {
+	ctx, interrupts := notifyInterrupts(context.Background())
+	defer interrupts.stop()
+	a := &app{in: stdin, out: stdout, err: stderr, open: openManager, interrupts: interrupts}
+	root := newRootCommand(a)
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if code := interruptCode(ctx); code != 0 && err != nil {
+		if !errors.Is(err, context.Canceled) && !silent(err) {
+			a.report(err)
+		}
+		return code
+	}
+	return a.report(err)
+}
+
+// notifyInterrupts cancels the returned context at the first SIGINT, SIGTERM or
+// SIGHUP, unless a verb has taken the signals over.
+func notifyInterrupts(parent context.Context) (context.Context, *interrupts) {
+	ctx, cancel := context.WithCancelCause(parent)
+	i := &interrupts{signals: make(chan os.Signal, 8), done: make(chan struct{})}
+	signal.Notify(i.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go i.watch(cancel)
+	return ctx, i
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/micropod/micropod/pkg/manager"
+	"github.com/spf13/cobra"
+)
+
+func newPullCommand(a *app) *cobra.Command {
+	var quiet bool
+	var platform string
+	c := newVerb("pull [OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry, an archive, a layout or docker", arguments(1, 1), nil)
+	f := c.Flags()
+	f.StringVar(&platform, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform of the image (os/arch[/variant])")
+	f.BoolVarP(&quiet, "quiet", "q", false, "Only print the image's ID")
+	refuse(f, []dockerFlag{{name: "all-tags", shorthand: "a", neutral: "false"}, {name: "disable-content-trust", neutral: "true"}})
+	c.ValidArgsFunction = a.completeImages(1)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		return a.pull(c.Context(), args[0], platform, quiet)
+	}
+	return c
+}
+
+func (a *app) pull(ctx context.Context, ref, platform string, quiet bool) error {
+	m, err := a.manager()
+	if err != nil {
+		return err
+	}
+	p := newProgress(a.out, quiet)
+	image, err := m.Pull(ctx, ref, platform, p)
+	p.finish()
+	if err != nil {
+		return err
+	}
+	if quiet {
+		fmt.Fprintln(a.out, escape(image.ID))
+		return nil
+	}
+	a.printPulled(image, ref, p.fetched())
+	return nil
+}
+
+// printPulled says what docker says after a pull.
+func (a *app) printPulled(image *manager.Image, ref string, fetched bool) {
+	for _, d := range image.Digests {
+		if _, digest, ok := strings.Cut(d, "@"); ok {
+			fmt.Fprintf(a.out, "Digest: %s\n", escape(digest))
+			break
+		}
+	}
+	status := "Image is up to date for"
+	if fetched {
+		status = "Downloaded newer image for"
+	}
+	fmt.Fprintf(a.out, "Status: %s %s\n%s\n", status, escape(ref), escape(image.ID))
+}

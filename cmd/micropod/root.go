@@ -1,0 +1,175 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+const usageTemplate = `Usage:  {{if .Runnable}}{{.UseLine}}{{else}}{{.CommandPath}} COMMAND{{end}}
+
+{{.Short}}{{if .Aliases}}
+
+Aliases:
+  {{join .Aliases ", "}}{{end}}{{if .HasAvailableSubCommands}}
+
+Commands:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+
+Options:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
+
+Global Options:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
+
+Run '{{.CommandPath}} COMMAND --help' for more information on a command.{{end}}
+`
+
+// newRootCommand is the tree of verbs.
+func newRootCommand(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:                   "micropod [OPTIONS] COMMAND",
+		Short:                 "Run OCI images in microVMs",
+		Version:               version,
+		SilenceErrors:         true,
+		SilenceUsage:          true,
+		TraverseChildren:      true,
+		DisableFlagsInUseLine: true,
+		Args:                  cobra.ArbitraryArgs,
+		CompletionOptions:     cobra.CompletionOptions{DisableDefaultCmd: true},
+		PersistentPreRunE:     func(*cobra.Command, []string) error { return a.setUp() },
+		RunE:                  runRoot,
+	}
+	cobra.AddTemplateFunc("join", strings.Join)
+	root.SetUsageTemplate(usageTemplate)
+	root.SetHelpTemplate(usageTemplate)
+	root.SetVersionTemplate("{{.Name}} version {{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: func(c *cobra.Command, args []string) error { return runHelp(root, args) }})
+	f := root.PersistentFlags()
+	f.StringVar(&a.globals.root, "root", os.Getenv("MICROPOD_ROOT"), "Directory of MicroPod's state (default ~/.config/micropod)")
+	f.BoolVarP(&a.globals.debug, "debug", "D", false, "Log every phase on stderr")
+	f.StringVar(&a.globals.logFormat, "log-format", "text", "Format of the log (text, json)")
+	root.AddCommand(verbs(a)...)
+	root.AddCommand(
+		group("container", "Manage containers",
+			newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),
+			newKillCommand(a), named(newRemoveCommand(a), "rm", "remove"), newWaitCommand(a), newLogsCommand(a),
+			newInspectCommand(a, "container"), named(newListCommand(a), "ls", "list", "ps")),
+		group("image", "Manage images",
+			newPullCommand(a), newLoadCommand(a), newSaveCommand(a), newInspectCommand(a, "image"),
+			named(newImagesCommand(a), "ls", "list"), named(newRemoveImageCommand(a), "rm", "remove")),
+	)
+	return root
+}
+
+func verbs(a *app) []*cobra.Command {
+	return []*cobra.Command{
+		newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),
+		newKillCommand(a), newRemoveCommand(a), newWaitCommand(a), newLogsCommand(a), newInspectCommand(a, ""),
+		newListCommand(a), newPullCommand(a), newImagesCommand(a), newRemoveImageCommand(a), newLoadCommand(a),
+		newSaveCommand(a), newVersionCommand(a), newInfoCommand(a), newDoctorCommand(a), newCompletionCommand(),
+		newSuperviseCommand(a),
+	}
+}
+
+// group is docker's longer spelling of the same verbs: `container ls`.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: name + " COMMAND", Short: short, Args: cobra.ArbitraryArgs, DisableFlagsInUseLine: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return unknownCommand(c, args[0])
+		},
+	}
+	c.AddCommand(commands...)
+	return c
+}
+
+// named gives a verb the name that it has inside of a group.
+func named(c *cobra.Command, name string, aliases ...string) *cobra.Command {
+	_, arguments, _ := strings.Cut(c.Use, " ")
+	c.Use, c.Aliases = name+" "+arguments, aliases
+	return c
+}
+
+func runRoot(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	return unknownCommand(c, args[0])
+}
+
+func unknownCommand(c *cobra.Command, name string) error {
+	err := fmt.Errorf("unknown command: %s %s", c.CommandPath(), name)
+	if slices.Contains(unsupportedVerbs(), name) {
+		err = fmt.Errorf("%s %s is not supported yet", c.CommandPath(), name)
+	}
+	return &usageError{command: c.CommandPath(), code: exitFailure, err: err}
+}
+
+func runHelp(root *cobra.Command, args []string) error {
+	c, rest, err := root.Find(args)
+	if err != nil || len(rest) > 0 {
+		return unknownCommand(root, strings.Join(args, " "))
+	}
+	return c.Help()
+}
+
+// flagError is docker's answer to a wrong flag: one line, the way to the help,
+// and exit code 125.
+func flagError(c *cobra.Command, err error) error {
+	var refused *unsupportedFlagError
+	if errors.As(err, &refused) {
+		err = refused
+	}
+	return &usageError{command: c.CommandPath(), code: exitOurs, err: err}
+}
+
+// arguments checks their number, with docker's words; most < 0 is no limit.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) >= least && (most < 0 || len(args) <= most) {
+			return nil
+		}
+		var wants string
+		switch {
+		case most == 0:
+			wants = "accepts no arguments"
+		case least == most:
+			wants = fmt.Sprintf("requires %d %s", least, plural(least))
+		case len(args) < least:
+			wants = fmt.Sprintf("requires at least %d %s", least, plural(least))
+		default:
+			wants = fmt.Sprintf("requires at most %d %s", most, plural(most))
+		}
+		return &usageError{command: c.CommandPath(), code: exitFailure, err: fmt.Errorf("'%s' %s", c.CommandPath(), wants)}
+	}
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return "argument"
+	}
+	return "arguments"
+}
+
+// newVerb is a command with MicroPod's conventions: an explicit usage line and
+// docker's flags that it lacks.
+func newVerb(use, short string, args cobra.PositionalArgs, run func(c *cobra.Command, args []string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: args, RunE: run, DisableFlagsInUseLine: true}
+}
+
+// usage marks err as a wrong use of c, found after its flags were read.
+func usage(c *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &usageError{command: c.CommandPath(), code: exitOurs, err: err}
+}
