@@ -1,0 +1,368 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// erofsWriter writes the metadata image of a sealed tree:
+//
+//	block 0      superblock, device table
+//	block 1...   inodes with their xattrs and small contents
+//	             blocks of big directories and long symlinks
+//	             data of the layers that are no device of their own
+//
+// Inodes are in the order in which the layers have them, so that the contents
+// of small files are read from start to end.
+type erofsWriter struct {
+	t      *tree
+	layers []imageLayer // of tree layer i+1
+	out    *os.File
+
+	packer packer
+	blocks map[uint32]uint32 // inode -> its first block, counted from blockBase
+	nBlock uint32
+	base   int64 // where these blocks start
+
+	dents []dirent
+	buf   []byte
+}
+
+// imageLayer is where a layer's contents are read from and are found in the
+// image.
+type imageLayer struct {
+	small  *runReader
+	device uint16 // of the device table, from 1; 0 in the image itself
+	data   string // file to pack, when device is 0
+	size   int64  // of data
+	base   uint32 // block of the image where data starts
+}
+
+// shape is how an inode is stored.
+type shape struct {
+	layout byte
+	head   int   // inode, xattrs, chunk entry
+	inline int   // contents after the head
+	size   int64 // of the file
+}
+
+// shapeOf decides how an inode is stored. Inline contents may not cross the
+// end of a block, and for fast symlinks the kernel counts from the inode: so
+// an inode with inline contents is within a block as a whole.
+func (w *erofsWriter) shapeOf(in *inode) shape {
+	s := shape{layout: erofsLayoutPlain, head: erofsInodeSize + erofsXattrSize(in.xattrs)}
+	switch in.kind {
+	case kindDir:
+		w.dents = w.t.dirents(in.node, w.dents[:0])
+		s.size = dirSize(w.dents)
+	case kindSymlink:
+		s.size = int64(len(in.text))
+	case kindFile:
+		s.size = in.size
+		if in.place == placeData {
+			s.layout, s.head = erofsLayoutChunk, (s.head+7)&^7+8
+			return s
+		}
+	}
+	if s.size > 0 && int64(s.head)+s.size <= blockSize {
+		s.layout, s.inline = erofsLayoutInline, int(s.size)
+	}
+	return s
+}
+
+// layout gives every inode its address.
+func (w *erofsWriter) layout() {
+	w.packer = packer{next: erofsInodeStart}
+	w.blocks = map[uint32]uint32{}
+	for i := range w.t.inodes {
+		in := &w.t.inodes[i]
+		if in.nlink == 0 {
+			continue
+		}
+		s := w.shapeOf(in)
+		in.address = w.packer.place(s.head + s.inline)
+		if s.layout == erofsLayoutPlain && s.size > 0 {
+			w.blocks[uint32(i)] = w.nBlock
+			w.nBlock += uint32((s.size + blockSize - 1) / blockSize)
+		}
+	}
+	w.base = (w.packer.next + blockSize - 1) &^ (blockSize - 1)
+}
+
+// write writes the image and returns its size.
+func (w *erofsWriter) write(ctx context.Context, super erofsSuper) (int64, error) {
+	w.layout()
+	end := w.base + int64(w.nBlock)*blockSize
+	packed := map[string]uint32{} // an image may have the same layer twice
+	for i := range w.layers {
+		l := &w.layers[i]
+		if l.device != 0 || l.size == 0 {
+			continue
+		}
+		if base, ok := packed[l.data]; ok {
+			l.base, l.size = base, 0
+			continue
+		}
+		l.base = uint32(end / blockSize)
+		packed[l.data] = l.base
+		end += l.size
+	}
+	if end/blockSize >= erofsNoBlock {
+		return 0, fmt.Errorf("%w: image of %d bytes", ErrLimit, end)
+	}
+	super.blocks = uint32(end / blockSize)
+	if err := w.out.Truncate(end); err != nil {
+		return 0, fmt.Errorf("write image: %w", err)
+	}
+	if err := w.writeInodes(ctx); err != nil {
+		return 0, err
+	}
+	if err := w.writeBlocks(ctx); err != nil {
+		return 0, err
+	}
+	for _, l := range w.layers {
+		if l.device == 0 && l.size > 0 {
+			if err := copySparse(ctx, w.out, int64(l.base)*blockSize, l.data, l.size); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if _, err := w.out.WriteAt(super.encode(), 0); err != nil {
+		return 0, fmt.Errorf("write image: %w", err)
+	}
+	return end, nil
+}
+
+func (w *erofsWriter) writeInodes(ctx context.Context) error {
+	out := newWindow(w.out, erofsInodeStart)
+	number := uint32(0)
+	for i := range w.t.inodes {
+		in := &w.t.inodes[i]
+		if in.nlink == 0 {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		number++
+		b, err := w.appendInode(w.buf[:0], uint32(i), number)
+		if err != nil {
+			return err
+		}
+		w.buf = b
+		if err := out.writeAt(b, in.address); err != nil {
+			return err
+		}
+	}
+	return out.flush()
+}
+
+// appendInode appends an inode with all that follows it in place.
+func (w *erofsWriter) appendInode(b []byte, i, number uint32) ([]byte, error) {
+	in := &w.t.inodes[i]
+	s := w.shapeOf(in)
+	n := erofsInode{
+		layout: s.layout, xattrs: erofsXattrSize(in.xattrs), mode: modeType(in.kind) | in.mode,
+		size: s.size, data: erofsNoBlock, number: number, inode: in,
+	}
+	switch {
+	case in.kind == kindChar || in.kind == kindBlock:
+		n.data = in.dev
+	case in.kind == kindFifo:
+		n.data = 0
+	case s.layout == erofsLayoutChunk:
+		n.data = erofsChunkIndexes | erofsChunkBits(s.size)
+	case s.layout == erofsLayoutPlain && s.size > 0:
+		n.data = uint32(w.base/blockSize) + w.blocks[i]
+	}
+	b = appendErofsXattrs(n.encode(b), in.xattrs)
+	if s.layout == erofsLayoutChunk {
+		return w.appendChunk(b, in), nil
+	}
+	if s.layout == erofsLayoutInline {
+		return w.appendContents(b, in)
+	}
+	return b, nil
+}
+
+// appendChunk appends the one chunk entry of a file in a data blob.
+func (w *erofsWriter) appendChunk(b []byte, in *inode) []byte {
+	for len(b)%8 != 0 {
+		b = append(b, 0)
+	}
+	l := w.layers[in.layer-1]
+	block := uint32(in.offset/blockSize) + l.base
+	return append(b, 0, 0, byte(l.device), byte(l.device>>8),
+		byte(block), byte(block>>8), byte(block>>16), byte(block>>24))
+}
+
+// appendContents appends contents that are in the image proper. The entries of
+// a directory are those that shapeOf has collected.
+func (w *erofsWriter) appendContents(b []byte, in *inode) ([]byte, error) {
+	switch in.kind {
+	case kindDir:
+		return w.t.appendDir(b, w.dents), nil
+	case kindSymlink:
+		return append(b, in.text...), nil
+	}
+	start := len(b)
+	b = append(b, make([]byte, in.size)...)
+	return b, w.layers[in.layer-1].small.readAt(b[start:], in.offset)
+}
+
+// writeBlocks writes the contents that have blocks of their own.
+func (w *erofsWriter) writeBlocks(ctx context.Context) error {
+	out := newWindow(w.out, w.base)
+	for i := range w.t.inodes {
+		first, ok := w.blocks[uint32(i)]
+		if !ok {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		in := &w.t.inodes[i]
+		w.shapeOf(in)
+		b, err := w.appendContents(w.buf[:0], in)
+		if err != nil {
+			return err
+		}
+		w.buf = b
+		for at := w.base + int64(first)*blockSize; len(b) > 0; {
+			n := min(len(b), blockSize)
+			if err := out.writeAt(b[:n], at); err != nil {
+				return err
+			}
+			b, at = b[n:], at+int64(n)
+		}
+	}
+	return out.flush()
+}
+
+// packer places inodes. What does not fit into the rest of a block starts the
+// next; the rests of the last few blocks are filled by what is smaller.
+type packer struct {
+	next int64
+	gaps [16]struct{ start, end int64 }
+	turn int
+}
+
+// packerReach is how far behind the end a rest may be filled. The window that
+// the image is written through must hold it.
+const packerReach = 256 << 10
+
+const inodeAlign = 1 << erofsNidShift
+
+func (p *packer) place(size int) int64 {
+	need := (int64(size) + inodeAlign - 1) &^ (inodeAlign - 1)
+	for i := range p.gaps {
+		if g := &p.gaps[i]; g.end-g.start >= need && p.next-g.start <= packerReach {
+			g.start += need
+			return g.start - need
+		}
+	}
+	if rest := (blockSize - p.next%blockSize) % blockSize; need > rest && rest > 0 {
+		p.gaps[p.turn].start, p.gaps[p.turn].end = p.next, p.next+rest
+		p.turn = (p.turn + 1) % len(p.gaps)
+		p.next += rest
+	}
+	p.next += need
+	return p.next - need
+}
+
+// copySparse copies size bytes of the file at name to out at off, data only.
+func copySparse(ctx context.Context, out *os.File, off int64, name string, size int64) error {
+	in, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("pack layer: %w", err)
+	}
+	defer in.Close()
+	for at := int64(0); at < size; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		start, err := unix.Seek(int(in.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) || err == nil && start >= size {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("pack layer: %w", err)
+		}
+		end, err := unix.Seek(int(in.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return fmt.Errorf("pack layer: %w", err)
+		}
+		end = min(end, size)
+		if err := copyRange(out, off+start, in, start, end-start); err != nil {
+			return err
+		}
+		at = end
+	}
+	return nil
+}
+
+// copyRange lets the kernel copy where it can (io.Copy between files).
+func copyRange(out *os.File, to int64, in *os.File, from, n int64) error {
+	if _, err := out.Seek(to, io.SeekStart); err != nil {
+		return fmt.Errorf("pack layer: %w", err)
+	}
+	if _, err := in.Seek(from, io.SeekStart); err != nil {
+		return fmt.Errorf("pack layer: %w", err)
+	}
+	if _, err := io.CopyN(out, in, n); err != nil {
+		return fmt.Errorf("pack layer: %w", noEOF(err))
+	}
+	return nil
+}
+
+// window is a buffer over a file for writes that are nearly in order: at most
+// half of it behind the furthest.
+type window struct {
+	f    *os.File
+	base int64
+	end  int // of what has been written in buf
+	buf  []byte
+}
+
+func newWindow(f *os.File, base int64) *window {
+	return &window{f: f, base: base, buf: make([]byte, 1<<20)}
+}
+
+func (w *window) writeAt(b []byte, at int64) error {
+	for at+int64(len(b)) > w.base+int64(len(w.buf)) {
+		if err := w.slide(); err != nil {
+			return err
+		}
+	}
+	if at < w.base {
+		return fmt.Errorf("write image: offset %d is behind the window at %d", at, w.base)
+	}
+	i := int(at - w.base)
+	copy(w.buf[i:], b)
+	w.end = max(w.end, i+len(b))
+	return nil
+}
+
+// slide writes the first half out.
+func (w *window) slide() error {
+	half := len(w.buf) / 2
+	if _, err := w.f.WriteAt(w.buf[:half], w.base); err != nil {
+		return fmt.Errorf("write image: %w", err)
+	}
+	copy(w.buf, w.buf[half:])
+	clear(w.buf[half:])
+	w.base += int64(half)
+	w.end = max(0, w.end-half)
+	return nil
+}
+
+func (w *window) flush() error {
+	if _, err := w.f.WriteAt(w.buf[:w.end], w.base); err != nil {
+		return fmt.Errorf("write image: %w", err)
+	}
+	return nil
+}

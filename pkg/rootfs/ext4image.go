@@ -1,0 +1,176 @@
+package rootfs
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
+)
+
+// ext4MaxTime is the last second of an ext4 inode of 256 bytes.
+const ext4MaxTime = 1<<34 - 1<<31 - 1
+
+// writeExt4 writes the tree as one tar into tar2ext4. The tar is clean: sorted,
+// parents first, no whiteouts, every hard link after its file.
+func (s *Store) writeExt4(ctx context.Context, f *os.File, t *tree, diffIDs []string) error {
+	t.seal()
+	e := &tarEmitter{t: t, first: map[uint32]string{}}
+	defer e.close()
+	for _, d := range diffIDs {
+		h, err := parseDiffID(d)
+		if err != nil {
+			return err
+		}
+		if err := e.open(s.layerDir(h)); err != nil {
+			return err
+		}
+	}
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		buf := bufio.NewWriterSize(w, 256<<10)
+		err := e.emit(ctx, tar.NewWriter(buf))
+		if err == nil {
+			err = buf.Flush()
+		}
+		w.CloseWithError(err)
+		done <- err
+	}()
+	err := tar2ext4.ConvertTarToExt4(bufio.NewReaderSize(r, 256<<10), f, tar2ext4.MaximumDiskSize(ext4MaxDisk))
+	r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
+	if emitErr := <-done; emitErr != nil && !errors.Is(emitErr, io.ErrClosedPipe) {
+		return emitErr
+	}
+	if err != nil {
+		return fmt.Errorf("convert to ext4: %w", err)
+	}
+	return nil
+}
+
+// ext4MaxDisk is the size up to which tar2ext4 keeps room for descriptors; the
+// disk itself is as large as its contents.
+const ext4MaxDisk = 128 << 30
+
+// tarEmitter writes a sealed tree as a tar.
+type tarEmitter struct {
+	t     *tree
+	small []*runReader // of tree layer i+1
+	data  []*runReader
+	files []*os.File
+	first map[uint32]string // inode with several names -> the first of them
+}
+
+func (e *tarEmitter) open(dir string) error {
+	for _, o := range []struct {
+		name string
+		to   *[]*runReader
+	}{{smallFile, &e.small}, {dataFile, &e.data}} {
+		f, err := os.Open(filepath.Join(dir, o.name))
+		if err != nil {
+			return fmt.Errorf("read layer: %w", err)
+		}
+		e.files = append(e.files, f)
+		*o.to = append(*o.to, newRunReader(f))
+	}
+	return nil
+}
+
+func (e *tarEmitter) close() {
+	for _, f := range e.files {
+		f.Close()
+	}
+}
+
+func (e *tarEmitter) emit(ctx context.Context, w *tar.Writer) error {
+	if err := e.directory(ctx, w, 0, "./"); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// directory writes a directory and what is below it. The depth of the tree is
+// bounded by Limits.Depth.
+func (e *tarEmitter) directory(ctx context.Context, w *tar.Writer, id uint32, name string) error {
+	if err := e.file(w, e.t.nodes[id].inode, name); err != nil {
+		return err
+	}
+	for c := e.t.nodes[id].child; c != 0; c = e.t.nodes[c].next {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := &e.t.nodes[c]
+		var err error
+		if e.t.inodes[n.inode].kind == kindDir {
+			err = e.directory(ctx, w, c, name+n.name+"/")
+		} else {
+			err = e.file(w, n.inode, name+n.name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *tarEmitter) file(w *tar.Writer, i uint32, name string) error {
+	in := &e.t.inodes[i]
+	if first, ok := e.first[i]; ok {
+		return w.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: first, Format: tar.FormatPAX})
+	}
+	if in.nlink > 1 && in.kind != kindDir {
+		e.first[i] = name
+	}
+	hdr := e.header(in, name)
+	if err := w.WriteHeader(hdr); err != nil {
+		return fmt.Errorf("write %.300q: %w", name, err)
+	}
+	r := e.small
+	switch in.place {
+	case placeNone:
+		return nil
+	case placeData:
+		r = e.data
+	}
+	from := r[in.layer-1]
+	if err := from.seek(in.offset); err != nil {
+		return err
+	}
+	if _, err := io.CopyN(w, from, in.size); err != nil {
+		return fmt.Errorf("write %.300q: %w", name, noEOF(err))
+	}
+	return nil
+}
+
+func (e *tarEmitter) header(in *inode, name string) *tar.Header {
+	sec, nsec := in.sec, int64(in.nsec)
+	if sec > ext4MaxTime {
+		sec, nsec = ext4MaxTime, 0
+	}
+	mtime := time.Unix(sec, nsec)
+	hdr := &tar.Header{
+		Name: name, Mode: int64(in.mode), Uid: int(in.uid), Gid: int(in.gid), Size: in.size, Linkname: in.text,
+		ModTime: mtime, AccessTime: mtime, ChangeTime: mtime, Format: tar.FormatPAX, PAXRecords: map[string]string{},
+		Typeflag: [kindEnd]byte{
+			kindDir: tar.TypeDir, kindFile: tar.TypeReg, kindSymlink: tar.TypeSymlink,
+			kindChar: tar.TypeChar, kindBlock: tar.TypeBlock, kindFifo: tar.TypeFifo,
+		}[in.kind],
+	}
+	if in.kind == kindChar || in.kind == kindBlock {
+		hdr.Devmajor, hdr.Devminor = int64(in.dev>>8&0xfff), int64(in.dev&0xff|in.dev>>12&^0xff)
+	}
+	for rest := in.xattrs; rest != ""; {
+		name, value, r, err := nextXattr(rest)
+		if err != nil {
+			break // checked when the index was read
+		}
+		hdr.PAXRecords[paxXattr+name], rest = value, r
+	}
+	return hdr
+}
