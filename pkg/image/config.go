@@ -53,7 +53,10 @@ func layersInHistory(history []ocispec.History) int {
 
 // checkPlatform compares an image's own platform with the wanted one. Parts
 // that the config leaves open fit everything.
-func checkPlatform(c *ocispec.Image, want ocispec.Platform) error {
+func checkPlatform(c *ocispec.Image, want wish) error {
+	if want.lone {
+		return nil
+	}
 	have := normalizePlatform(c.Platform)
 	if have.OS == "" {
 		have.OS = want.OS
@@ -61,8 +64,8 @@ func checkPlatform(c *ocispec.Image, want ocispec.Platform) error {
 	if have.Architecture == "" {
 		have.Architecture, have.Variant = want.Architecture, want.Variant
 	}
-	if platformRank(want, have) == 0 {
-		return fmt.Errorf("%w: wanted %s, available: %s", ErrPlatform, platformString(want), platformString(have))
+	if platformRank(want.Platform, have) == 0 {
+		return fmt.Errorf("%w: wanted %s, available: %s", ErrPlatform, platformString(want.Platform), platformString(have))
 	}
 	return nil
 }

@@ -30,8 +30,24 @@ type found struct {
 	layers   []layerBlob // one per diffID
 }
 
+// check compares the platform of an image whose config was decoded before.
+func (f *found) check(want wish) error {
+	c, _, err := decodeConfig(f.config)
+	if err != nil {
+		return err
+	}
+	return checkPlatform(c, want)
+}
+
+// wish is the platform that an image shall have.
+type wish struct {
+	ocispec.Platform
+	// lone takes an image that is not in an index whatever its platform is.
+	lone bool
+}
+
 // resolve goes from a document to the one image in it that suits want.
-func resolve(ctx context.Context, f fetcher, raw []byte, mediaType string, want ocispec.Platform) (*found, error) {
+func resolve(ctx context.Context, f fetcher, raw []byte, mediaType string, want wish) (*found, error) {
 	for depth := 0; depth <= maxIndexDepth; depth++ {
 		doc, err := decodeDocument(raw, mediaType)
 		if err != nil {
@@ -40,7 +56,8 @@ func resolve(ctx context.Context, f fetcher, raw []byte, mediaType string, want 
 		if doc.manifest != nil {
 			return resolveManifest(ctx, f, raw, doc.manifest, want)
 		}
-		d, err := choosePlatform(doc.index.Manifests, want)
+		want.lone = false
+		d, err := choosePlatform(doc.index.Manifests, want.Platform)
 		if err != nil {
 			return nil, err
 		}
@@ -70,7 +87,7 @@ func verifyDocument(raw []byte, d ocispec.Descriptor) error {
 	return nil
 }
 
-func resolveManifest(ctx context.Context, f fetcher, raw []byte, m *ocispec.Manifest, want ocispec.Platform) (*found, error) {
+func resolveManifest(ctx context.Context, f fetcher, raw []byte, m *ocispec.Manifest, want wish) (*found, error) {
 	config, err := fetchConfig(ctx, f, m.Config)
 	if err != nil {
 		return nil, err
@@ -117,7 +134,7 @@ type naming struct {
 
 // add stores an image: its missing layers first, then, in one step, the rest.
 func (s *Store) add(ctx context.Context, img *found, as naming, p Progress) (*Image, error) {
-	l, err := s.acquire(img.diffIDs)
+	l, err := s.acquire(digestOf(img.config), img.diffIDs)
 	if err != nil {
 		return nil, err
 	}

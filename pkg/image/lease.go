@@ -2,7 +2,9 @@ package image
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -17,20 +19,31 @@ type lease struct {
 	path string
 }
 
-// acquire takes a lease on layers, before they are looked for.
-func (s *Store) acquire(diffIDs []string) (*lease, error) {
-	// GC looks at leases under this lock, so it never sees half of one.
+// leased is what a lease protects.
+type leased struct {
+	Image  string   `json:"image"`
+	Layers []string `json:"layers"`
+}
+
+// acquire takes a lease on an image's layers, before they are looked for.
+func (s *Store) acquire(id string, diffIDs []string) (*lease, error) {
+	// GC and Remove look at leases under this lock, so they never see half of one.
 	all, err := s.lock()
 	if err != nil {
 		return nil, err
 	}
 	defer all.Unlock()
+	return s.acquireLocked(id, diffIDs)
+}
+
+// acquireLocked is acquire under the store's lock.
+func (s *Store) acquireLocked(id string, diffIDs []string) (*lease, error) {
 	path := filepath.Join(s.dir, dirLeases, state.NewID()[:16])
 	l, err := state.TryLock(path)
 	if err != nil {
 		return nil, fmt.Errorf("protect layers: %w", err)
 	}
-	b, err := json.Marshal(diffIDs)
+	b, err := json.Marshal(leased{id, diffIDs})
 	if err == nil {
 		_, err = l.File().Write(b)
 	}
@@ -47,37 +60,55 @@ func (l *lease) release() {
 	l.l.Unlock()
 }
 
-// leased collects the layers under a lease and removes the leases of the dead.
+// leases reads the leases of living processes and removes those of dead ones.
 // The store's lock is held.
-func (s *Store) leased(keep map[string]bool) error {
+func (s *Store) leases() ([]leased, error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, dirLeases))
 	if err != nil {
-		return fmt.Errorf("list leases: %w", err)
+		return nil, fmt.Errorf("list leases: %w", err)
 	}
+	var live []leased
 	for _, e := range entries {
 		path := filepath.Join(s.dir, dirLeases, e.Name())
 		held, err := state.Held(path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !held {
 			os.Remove(path)
 			continue
 		}
 		raw, err := os.ReadFile(path)
-		if os.IsNotExist(err) {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue // released just now
 		}
 		if err != nil {
-			return fmt.Errorf("read lease: %w", err)
+			return nil, fmt.Errorf("read lease: %w", err)
 		}
-		var ids []string
-		if err := json.Unmarshal(raw, &ids); err != nil {
-			return fmt.Errorf("read lease %s: %w", path, err)
+		var l leased
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return nil, fmt.Errorf("read lease %s: %w", path, err)
 		}
-		for _, id := range ids {
-			keep[id] = true
-		}
+		live = append(live, l)
 	}
-	return nil
+	return live, nil
+}
+
+// Hold finds an image as Get does and keeps it from Remove and its layers from
+// GC until release is called, or this process ends. It is for the time between
+// choosing an image and recording who uses it.
+func (s *Store) Hold(ref string) (img *Image, release func(), err error) {
+	all, err := s.lock()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer all.Unlock()
+	if img, err = s.Get(ref); err != nil {
+		return nil, nil, err
+	}
+	l, err := s.acquireLocked(img.ID, img.DiffIDs)
+	if err != nil {
+		return nil, nil, err
+	}
+	return img, l.release, nil
 }

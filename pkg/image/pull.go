@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
-
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // PullOptions tune one Pull.
@@ -32,7 +31,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (*Image, er
 	if err != nil {
 		return nil, err
 	}
-	want, err := parsePlatform(o.Platform)
+	platform, err := parsePlatform(o.Platform)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +41,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (*Image, er
 		defer cancel()
 	}
 	start := time.Now()
-	img, err := s.pull(ctx, t, want, o.Progress)
+	img, err := s.pull(ctx, t, wish{Platform: platform}, o.Progress)
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", t, err)
 	}
@@ -52,11 +51,32 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (*Image, er
 
 var errTimeout = errors.New("time limit for the pull is over")
 
-func (s *Store) pull(ctx context.Context, t target, want ocispec.Platform, p Progress) (*Image, error) {
+func (s *Store) pull(ctx context.Context, t target, want wish, p Progress) (*Image, error) {
+	switch t.kind {
+	case fromLayout:
+		root, err := os.OpenRoot(t.path)
+		if err != nil {
+			return nil, fmt.Errorf("open OCI layout: %w", err)
+		}
+		defer root.Close()
+		return s.pullLayout(ctx, layoutDir{root}, t, want, p)
+	case fromOCIArchive, fromDockerArchive:
+		a, err := s.openArchive(ctx, t.path)
+		if err != nil {
+			return nil, err
+		}
+		defer a.close()
+		if t.kind == fromOCIArchive {
+			return s.pullLayout(ctx, a, t, want, p)
+		}
+		return s.pullDockerArchive(ctx, a, t, want, p)
+	case fromDaemon:
+		return s.pullDaemon(ctx, t, want, p)
+	}
 	return s.pullRegistry(ctx, t, want, p)
 }
 
-func (s *Store) pullRegistry(ctx context.Context, t target, want ocispec.Platform, p Progress) (*Image, error) {
+func (s *Store) pullRegistry(ctx context.Context, t target, want wish, p Progress) (*Image, error) {
 	r, err := s.openRepository(ctx, t)
 	if err != nil {
 		return nil, err
