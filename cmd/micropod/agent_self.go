@@ -9,11 +9,20 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/micropod/micropod/pkg/guest"
 	"github.com/micropod/micropod/pkg/manager"
 )
 
 // agentKind says in `version` where the guest agent comes from.
 const agentKind = "this program (built without an embedded one)"
+
+// runAsAgent never returns in a guest, where this program is PID 1 or a
+// container's first stage.
+func runAsAgent(args []string) {
+	if guest.IsAgent(args) {
+		os.Exit(guest.Main(args))
+	}
+}
 
 // agentFiles finds the guest agent of a plain `go build`: the file named by
 // MICROPOD_AGENT, then micropod-agent beside this program, then this program.

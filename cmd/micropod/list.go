@@ -177,7 +177,6 @@ func parseFilters(filters []string, allowed map[string][]string) (map[string][]s
 
 func listFilters() map[string][]string {
 	return map[string][]string{
-		"id": nil, "name": nil, "label": nil, "ancestor": nil, "exited": nil, "before": nil, "since": nil,
-		"status": {"created", "starting", "restarting", "running", "removing", "paused", "exited", "dead", "broken"},
+		"id": nil, "name": nil, "label": nil, "ancestor": nil, "exited": nil, "before": nil, "since": nil, "status": nil,
 	}
 }

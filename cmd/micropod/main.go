@@ -14,7 +14,10 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/micropod/micropod/pkg/firecracker"
 	"github.com/micropod/micropod/pkg/manager"
+	"github.com/micropod/micropod/pkg/qemu"
+	"github.com/micropod/micropod/pkg/vmm"
 )
 
 func main() {
@@ -33,10 +36,14 @@ func openManager(a *app) (*manager.Manager, error) {
 		return nil, fmt.Errorf("find the path of this program: %w", err)
 	}
 	return manager.Open(root, manager.Options{
-		Drivers:    drivers(a.log),
+		Drivers: []vmm.Driver{
+			firecracker.New(firecracker.Options{Log: a.log}),
+			qemu.New(qemu.Options{Log: a.log}),
+		},
 		Agent:      agentFiles,
 		Supervisor: supervisorCommand(self, root, a.globals),
 		Log:        a.log,
+		Debug:      a.globals.debug,
 	})
 }
 

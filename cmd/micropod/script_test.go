@@ -1,0 +1,32 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"micropod": main})
+}
+
+// TestScript runs the scripts that need no VM. Each has a root of its own.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("MICROPOD_ROOT", env.WorkDir+"/root")
+			env.Setenv("ESC", "\x1b")
+			micropod, err := exec.LookPath("micropod")
+			if err != nil {
+				return err
+			}
+			env.Setenv("MICROPOD", micropod)
+			return nil
+		},
+		Cmds:          scriptCommands(),
+		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+	})
+}
