@@ -16,7 +16,7 @@ const (
 	// drips bytes to hold us is as good as silent.
 	headway = 16 << 10
 	// renewal is how much new data gives the retries back.
-	renewal = 8 << 20
+	renewal = 1 << 20
 )
 
 // blobReader reads one blob of a registry. When the connection breaks it goes
@@ -29,6 +29,7 @@ type blobReader struct {
 	off   int64
 	tries attempts
 	mark  int64 // off when the retries were last given back
+	whole bool  // the server refuses ranges
 
 	body   io.ReadCloser
 	cancel context.CancelCauseFunc
@@ -128,7 +129,7 @@ func (b *blobReader) request() error {
 	if err != nil {
 		return err
 	}
-	if b.off > 0 {
+	if b.off > 0 && !b.whole {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", b.off))
 	}
 	resp, err := b.r.client.Do(req)
@@ -150,6 +151,9 @@ func (b *blobReader) accept(resp *http.Response) error {
 				printable(resp.Header.Get("Content-Range")))
 		}
 		return nil
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && b.off > 0 && !b.whole:
+		b.whole = true
+		return errNoRange
 	case resp.StatusCode != http.StatusOK:
 		return newStatusError(resp)
 	case resp.ContentLength >= 0 && resp.ContentLength != b.d.Size:

@@ -60,6 +60,14 @@ func parseTarget(s string) (target, error) {
 	return target{named: named}, nil
 }
 
+func isSourceKind(s string) bool {
+	switch sourceKind(s) {
+	case fromLayout, fromOCIArchive, fromDockerArchive, fromDaemon:
+		return true
+	}
+	return false
+}
+
 func parsePathTarget(kind sourceKind, rest string) (target, error) {
 	path, tag, tagged := strings.Cut(rest, ":")
 	if path == "" {
@@ -120,6 +128,9 @@ func (t target) digest() string {
 func (t target) String() string {
 	switch t.kind {
 	case fromRegistry:
+		if isSourceKind(reference.FamiliarName(t.named)) {
+			return t.named.String() // "oci:latest" would be a layout
+		}
 		return reference.FamiliarString(t.named)
 	case fromDaemon:
 		return string(t.kind) + ":" + reference.FamiliarString(t.named)

@@ -19,8 +19,12 @@ import (
 // maxPause bounds a pause between attempts, whatever the registry asks for.
 const maxPause = 30 * time.Second
 
-// errIdle ends an attempt that made no headway.
-var errIdle = errors.New("registry sends nothing")
+var (
+	// errIdle ends an attempt that made no headway.
+	errIdle = errors.New("registry sends nothing")
+	// errNoRange means to try again from the start.
+	errNoRange = errors.New("registry refuses to go on in the middle")
+)
 
 // statusError is an answer of a registry other than the wished one.
 type statusError struct {
@@ -92,7 +96,7 @@ func passing(err error) bool {
 		}
 		return false
 	}
-	if errors.Is(err, errIdle) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, errIdle) || errors.Is(err, errNoRange) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return true
 	}
 	for _, e := range []error{syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED, syscall.ETIMEDOUT} {
