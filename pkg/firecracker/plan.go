@@ -1,0 +1,95 @@
+package firecracker
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/micropod/micropod/pkg/vmm"
+)
+
+const (
+	guestCID = 3
+	// maxDevices is how many virtio-mmio devices have an interrupt line
+	// (5 to 23, less two for VMGenID and VMClock).
+	maxDevices = 17
+	// deviceArg is what one of them adds to the command line:
+	// " virtio_mmio.device=4K@0xc0001000:12".
+	deviceArg = 36
+	// pciArg is what Firecracker adds once.
+	pciArg = len(" pci=off")
+)
+
+// ownArgs are the kernel words that the driver needs. They replace
+// Firecracker's defaults, which apply only to an empty command line.
+//
+// A guest that resets itself through the i8042 ends the VMM with 0, and so does
+// a panic at once: power-off would halt the vCPUs for ever. The other i8042
+// words skip a keyboard probe that costs half of a short run; nopnp is not
+// among them, because SendCtrlAltDel needs it. One UART is what exists.
+const ownArgs = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 " +
+	"i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce"
+
+// plan turns a Config into the requests that configure the VM, in order. It
+// looks at no file.
+func plan(c vmm.Config) ([]Request, error) {
+	// Besides the disks: vsock and entropy.
+	devices := len(c.Disks) + 2
+	if devices > maxDevices {
+		return nil, fmt.Errorf("%d disks: firecracker has room for %d", len(c.Disks), maxDevices-2)
+	}
+	args, err := bootArgs(c.Args, devices)
+	if err != nil {
+		return nil, err
+	}
+	requests := []Request{
+		PutMachineConfig(MachineConfig{VCPUCount: c.CPUs, MemSizeMiB: c.MemoryMiB}),
+		PutBootSource(BootSource{KernelImagePath: c.Kernel, InitrdPath: c.Initrd, BootArgs: args}),
+	}
+	for i, d := range c.Disks {
+		requests = append(requests, PutDrive(drive(i, d)))
+	}
+	return append(requests,
+		PutVsock(Vsock{GuestCID: guestCID, UDSPath: c.VsockPath}),
+		PutEntropy(Entropy{}),
+	), nil
+}
+
+// drive is the i-th disk. None is the root device: that one would come first
+// whatever its place, and would add words to the command line.
+func drive(i int, d vmm.Disk) Drive {
+	out := Drive{DriveID: diskName(i), PathOnHost: d.Path, IsReadOnly: d.ReadOnly}
+	if !d.ReadOnly {
+		// Without a flush feature the guest's fsync would mean nothing.
+		out.CacheType = "Writeback"
+	}
+	return out
+}
+
+// diskName is the name of the i-th virtio disk in the guest: vda, vdb, …
+func diskName(i int) string { return "vd" + string(rune('a'+i)) }
+
+// bootArgs joins the driver's words and the caller's, within what the command
+// line holds once Firecracker has added its own for each device.
+func bootArgs(words []string, devices int) (string, error) {
+	for _, w := range words {
+		if err := checkWord(w); err != nil {
+			return "", err
+		}
+	}
+	line := strings.Join(append([]string{ownArgs}, words...), " ")
+	budget := maxCmdline - 1 - pciArg - devices*deviceArg // 1: the final NUL
+	if len(line) > budget {
+		return "", fmt.Errorf("kernel command line of %d bytes is over the %d that firecracker leaves with %d devices", len(line), budget, devices)
+	}
+	return line, nil
+}
+
+// checkWord refuses what could be read as more than one word. A bare "--"
+// would make init arguments of everything after it.
+func checkWord(w string) error {
+	bad := strings.IndexFunc(w, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"'\`, r) })
+	if w == "" || w == "--" || bad >= 0 {
+		return fmt.Errorf("kernel argument %q: must be one word of plain ASCII without quotes", w)
+	}
+	return nil
+}

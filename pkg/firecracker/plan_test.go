@@ -1,0 +1,147 @@
+package firecracker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/micropod/micropod/pkg/vmm"
+)
+
+func planConfig() vmm.Config {
+	return vmm.Config{
+		ID: "abcdef012345", Kernel: "/r/vmlinux", Initrd: "/r/initrd", Args: []string{"quiet", "micropod.x=1,2"},
+		CPUs: 2, MemoryMiB: 512,
+		Disks:     []vmm.Disk{{Path: "/r/a.erofs", ReadOnly: true}, {Path: "/r/rw.img"}},
+		VsockPath: "/r/vsock.sock", ConsolePath: "/r/console.log", ConsoleLimit: 1 << 20, Dir: "/r/vmm",
+	}
+}
+
+func TestPlan(t *testing.T) {
+	requests, err := plan(planConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`PUT /machine-config {"vcpu_count":2,"mem_size_mib":512}`,
+		`PUT /boot-source {"kernel_image_path":"/r/vmlinux","initrd_path":"/r/initrd","boot_args":"` +
+			`console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce quiet micropod.x=1,2"}`,
+		`PUT /drives/vda {"drive_id":"vda","is_root_device":false,"path_on_host":"/r/a.erofs","is_read_only":true}`,
+		`PUT /drives/vdb {"drive_id":"vdb","is_root_device":false,"path_on_host":"/r/rw.img","cache_type":"Writeback"}`,
+		`PUT /vsock {"guest_cid":3,"uds_path":"/r/vsock.sock"}`,
+		`PUT /entropy {}`,
+	}
+	for i, r := range requests {
+		body, err := json.Marshal(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.String() + " " + string(body); i >= len(want) || got != want[i] {
+			t.Errorf("request %d is\n%s, want\n%s", i, got, want[min(i, len(want)-1)])
+		}
+		// What the plan makes works on the oldest release.
+		oldest := minimum()
+		if _, err := r.build(context.Background(), &oldest); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(requests) != len(want) {
+		t.Errorf("%d requests, want %d", len(requests), len(want))
+	}
+}
+
+func TestPlanDisks(t *testing.T) {
+	c := planConfig()
+	c.Disks = nil
+	for range maxDevices - 2 {
+		c.Disks = append(c.Disks, vmm.Disk{Path: "/d", ReadOnly: true})
+	}
+	requests, err := plan(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := requests[len(requests)-3]; last.Path != "/drives/vdo" {
+		t.Errorf("last disk is %s", last)
+	}
+	c.Disks = append(c.Disks, vmm.Disk{Path: "/d"})
+	if _, err := plan(c); err == nil || !strings.Contains(err.Error(), "16 disks: firecracker has room for 15") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestCommandLineBudget: with what Firecracker adds itself, written here as it
+// writes it, the longest line accepted fills 2048 bytes with its final NUL.
+func TestCommandLineBudget(t *testing.T) {
+	for _, disks := range []int{0, 2, maxDevices - 2} {
+		c := planConfig()
+		c.Disks = make([]vmm.Disk, disks)
+		for i := range c.Disks {
+			c.Disks[i].Path = "/d"
+		}
+		longest := 0
+		for n := 1; n < maxCmdline; n++ {
+			c.Args = []string{strings.Repeat("a", n)}
+			if _, err := plan(c); err != nil {
+				if !strings.Contains(err.Error(), "kernel command line of") {
+					t.Fatal(err)
+				}
+				break
+			}
+			longest = n
+		}
+		line := ownArgs + " " + strings.Repeat("a", longest) + " pci=off"
+		for i := range disks + 2 {
+			line += fmt.Sprintf(" virtio_mmio.device=4K@0x%x:%d", 0xc0001000+i*4096, 5+i)
+		}
+		slack := maxCmdline - len(line+"\x00")
+		if slack < 0 || slack > 5+disks {
+			t.Errorf("%d disks: %d bytes left of %d", disks, slack, maxCmdline)
+		}
+		if longest < 1200 {
+			t.Errorf("%d disks: only %d bytes for the caller", disks, longest)
+		}
+	}
+}
+
+func TestPlanRefusesWords(t *testing.T) {
+	for _, w := range []string{"", " ", "a b", "a\tb", "a\nb", `a"b`, "a'b", `a\b`, "a\x00", "a\x7f", "é", "--"} {
+		c := planConfig()
+		c.Args = []string{w}
+		if _, err := plan(c); err == nil {
+			t.Errorf("word %q is accepted", w)
+		}
+	}
+}
+
+func TestCheckConfig(t *testing.T) {
+	if err := checkConfig(planConfig()); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*vmm.Config){
+		"no id":           func(c *vmm.Config) { c.ID = "" },
+		"short id":        func(c *vmm.Config) { c.ID = "abc" },
+		"long id":         func(c *vmm.Config) { c.ID = strings.Repeat("a", 65) },
+		"id with a slash": func(c *vmm.Config) { c.ID = "abcdef/../0123" },
+		"upper case id":   func(c *vmm.Config) { c.ID = "ABCDEF012345" },
+		"no cpus":         func(c *vmm.Config) { c.CPUs = 0 },
+		"33 cpus":         func(c *vmm.Config) { c.CPUs = 33 },
+		"31 MiB":          func(c *vmm.Config) { c.MemoryMiB = 31 },
+		"no kernel":       func(c *vmm.Config) { c.Kernel = "" },
+		"no initrd":       func(c *vmm.Config) { c.Initrd = "" },
+		"no vsock":        func(c *vmm.Config) { c.VsockPath = "" },
+		"long vsock":      func(c *vmm.Config) { c.VsockPath = "/" + strings.Repeat("a", maxVsockPath) },
+		"no console":      func(c *vmm.Config) { c.ConsolePath = "" },
+		"no dir":          func(c *vmm.Config) { c.Dir = "" },
+	} {
+		c := planConfig()
+		change(&c)
+		if err := checkConfig(c); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := filesIn("/" + strings.Repeat("a", 90)); err == nil || !strings.Contains(err.Error(), "a socket can have 107") {
+		t.Errorf("long dir: %v", err)
+	}
+}

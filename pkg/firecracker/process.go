@@ -1,0 +1,116 @@
+package firecracker
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is a running VMM program.
+type process struct {
+	cmd *exec.Cmd
+	// exited is closed once the program has ended and was waited for.
+	exited chan struct{}
+}
+
+// command is what to run. Its files are the only ones the program gets,
+// besides /dev/null as its input.
+type command struct {
+	path   string
+	args   []string
+	stdout *os.File
+	stderr *os.File
+}
+
+// startProcess runs c in its own session, in /, with no environment, and with
+// a umask that makes its sockets 0600. The kernel kills it when the calling
+// process ends, however that happens.
+//
+// A program that changes its user, as a jailer does, loses that last property
+// and needs another guard.
+func startProcess(c command) (*process, error) {
+	closeOnExec()
+	cmd := exec.Command(c.path, c.args...)
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = c.stdout, c.stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
+	p := &process{cmd: cmd, exited: make(chan struct{})}
+	started := make(chan error)
+	go p.run(started)
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	// A core file would hold the guest's memory.
+	none := unix.Rlimit{}
+	if err := unix.Prlimit(p.pid(), unix.RLIMIT_CORE, &none, nil); err != nil && err != unix.ESRCH {
+		p.kill()
+		return nil, fmt.Errorf("limit core files: %w", err)
+	}
+	return p, nil
+}
+
+// run starts the program and waits for it, on a thread of its own: the parent
+// death signal comes when the thread ends that made the child, not the process
+// (prctl(2), PR_SET_PDEATHSIG). The thread is never unlocked, so the runtime
+// ends it together with this goroutine.
+func (p *process) run(started chan<- error) {
+	runtime.LockOSThread()
+	// The umask belongs to the process unless the thread leaves the shared
+	// state. Some sandboxes forbid that; the directories are 0700 all the same,
+	// and the driver tightens the sockets once more when they exist.
+	if unix.Unshare(unix.CLONE_FS) == nil {
+		unix.Umask(0o177)
+	}
+	err := p.cmd.Start()
+	started <- err
+	if err != nil {
+		return
+	}
+	// The outcome is in cmd.ProcessState; there is no output to copy.
+	_ = p.cmd.Wait()
+	close(p.exited)
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// kill ends the program and returns when it was waited for. Idempotent.
+func (p *process) kill() {
+	// The only error is that it has ended already.
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+}
+
+// state tells how the program ended; nil before that.
+func (p *process) state() *os.ProcessState {
+	select {
+	case <-p.exited:
+		return p.cmd.ProcessState
+	default:
+		return nil
+	}
+}
+
+// closeOnExec keeps descriptors that this process inherited without the flag,
+// such as a lock, from going on to its children.
+func closeOnExec() {
+	const first = 3
+	if unix.CloseRange(first, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	// Before Linux 5.11.
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
