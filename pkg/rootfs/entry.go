@@ -252,7 +252,7 @@ func xattrsOf(hdr *tar.Header, l *Limits) (enc string, dropped []string, err err
 		if !ok {
 			continue
 		}
-		if !validXattr(name) {
+		if !validXattr(name) || isACL(name) && !validACL(value) {
 			dropped = append(dropped, name)
 			continue
 		}
@@ -307,6 +307,20 @@ func validXattr(name string) bool {
 	_, _, ok := splitXattr(name)
 	return ok && len(name) <= maxName && strings.IndexByte(name, 0) < 0
 }
+
+func isACL(name string) bool { return strings.HasPrefix(name, "system.posix_acl_") }
+
+// validACL checks a POSIX ACL as in linux/posix_acl_xattr.h: a version and
+// entries of tag, permissions and id. The kernel denies access to a file whose
+// ACL it cannot read.
+func validACL(v string) bool {
+	return len(v) >= aclHeader && len(v)%aclEntry == aclHeader && v[:aclHeader] == "\x02\x00\x00\x00"
+}
+
+const (
+	aclHeader = 4
+	aclEntry  = 8
+)
 
 // appendXattr appends one name and value, each preceded by its length.
 func appendXattr(b []byte, name, value string) []byte {

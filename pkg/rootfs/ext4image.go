@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -50,6 +51,41 @@ func (s *Store) writeExt4(ctx context.Context, f *os.File, t *tree, diffIDs []st
 	}
 	if err != nil {
 		return fmt.Errorf("convert to ext4: %w", err)
+	}
+	if err := padInodeBitmaps(f); err != nil {
+		return fmt.Errorf("convert to ext4: %w", err)
+	}
+	return nil
+}
+
+// padInodeBitmaps sets the bits after the last inode of each group, as the
+// format wants and tar2ext4 leaves out; e2fsck calls a disk without them
+// damaged. The disk has no checksums to update.
+func padInodeBitmaps(f *os.File) error {
+	le := binary.LittleEndian
+	super := make([]byte, 1024)
+	if _, err := f.ReadAt(super, 1024); err != nil {
+		return fmt.Errorf("read superblock: %w", err)
+	}
+	inodes := int64(le.Uint32(super[0x28:]))
+	groups := (int64(le.Uint32(super[0x04:])) + ext4GroupBlocks - 1) / ext4GroupBlocks
+	if le.Uint16(super[0x38:]) != 0xef53 || inodes > ext4GroupBlocks {
+		return errors.New("unexpected superblock")
+	}
+	desc := make([]byte, ext4DescSize)
+	bitmap := make([]byte, blockSize)
+	for g := range groups {
+		if _, err := f.ReadAt(desc, blockSize+g*ext4DescSize); err != nil {
+			return fmt.Errorf("read group descriptor: %w", err)
+		}
+		at := int64(le.Uint32(desc[0x04:])) * blockSize
+		if _, err := f.ReadAt(bitmap, at); err != nil {
+			return fmt.Errorf("read inode bitmap: %w", err)
+		}
+		setBits(bitmap, inodes, ext4GroupBlocks)
+		if _, err := f.WriteAt(bitmap, at); err != nil {
+			return fmt.Errorf("write inode bitmap: %w", err)
+		}
 	}
 	return nil
 }
@@ -170,7 +206,24 @@ func (e *tarEmitter) header(in *inode, name string) *tar.Header {
 		if err != nil {
 			break // checked when the index was read
 		}
+		if isACL(name) {
+			value = ext4ACL(value)
+		}
 		hdr.PAXRecords[paxXattr+name], rest = value, r
 	}
 	return hdr
+}
+
+// ext4ACL returns a POSIX ACL as ext4 has it on disk (fs/ext4/acl.h): version
+// 1, and an id only where the tag needs one. tar2ext4 stores values as given.
+func ext4ACL(v string) string {
+	const user, group = 0x02, 0x08
+	b := []byte{1, 0, 0, 0}
+	for v = v[aclHeader:]; len(v) >= aclEntry; v = v[aclEntry:] {
+		b = append(b, v[:4]...)
+		if v[0] == user || v[0] == group {
+			b = append(b, v[4:aclEntry]...)
+		}
+	}
+	return string(b)
 }

@@ -92,6 +92,7 @@ func (s *Store) EnsureImage(ctx context.Context, diffIDs []string, f Format) (Im
 		return img, nil // another process was faster
 	}
 	if err := s.buildImage(ctx, key, diffIDs, f); err != nil {
+		os.Remove(lock.Name()) // while it is held: see lock
 		return Image{}, fmt.Errorf("build %s image: %w", f, err)
 	}
 	return s.image(key)

@@ -327,7 +327,7 @@ func (e *entry) check(f footer, l *Limits) error {
 	}
 	for rest := e.xattrs; rest != ""; {
 		name, value, r, err := nextXattr(rest)
-		if err != nil || !validXattr(name) || len(value) > maxXattrValue {
+		if err != nil || !validXattr(name) || isACL(name) && !validACL(value) || len(value) > maxXattrValue {
 			return fmt.Errorf("xattr %.80q", name)
 		}
 		rest = r

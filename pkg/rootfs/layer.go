@@ -36,6 +36,7 @@ func (s *Store) AddLayer(ctx context.Context, diffID string, r io.Reader) (Layer
 		s.log.Warn("sweep rootfs store", "error", err)
 	}
 	if err := s.buildLayer(ctx, h, r); err != nil {
+		os.Remove(lock.Name()) // while it is held: see lock
 		return Layer{}, fmt.Errorf("add layer %s: %w", diffID, err)
 	}
 	return s.Layer(diffID)
