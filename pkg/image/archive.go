@@ -96,7 +96,7 @@ func inPlace(r io.Reader) *os.File {
 // spool copies a stream, uncompressed, into a file without a name, which goes
 // away with its descriptor, however this process ends.
 func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
-	plain, free, err := decompress(bufio.NewReaderSize(&ctxReader{ctx, r}, 256<<10))
+	plain, free, err := decompress(bufio.NewReaderSize(&ctxReader{ctx: ctx, r: r}, 256<<10))
 	if err != nil {
 		return nil, err
 	}
@@ -109,28 +109,39 @@ func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
 		f.Close()
 		return nil, fmt.Errorf("spool archive: %w", err)
 	}
-	n, err := io.Copy(f, io.LimitReader(plain, s.o.MaxSpool+1))
-	if err == nil && n > s.o.MaxSpool {
+	src := &ctxReader{ctx: ctx, r: io.LimitReader(plain, s.o.MaxSpool+1)}
+	n, err := io.Copy(f, src)
+	switch {
+	case src.err != nil && ctx.Err() == nil:
+		err = fmt.Errorf("%w: read archive: %w", ErrInvalid, src.err)
+	case err != nil:
+		err = fmt.Errorf("spool archive in %s: %w", s.dir, err)
+	case n > s.o.MaxSpool:
 		err = fmt.Errorf("%w: archive is larger than %d bytes", ErrInvalid, s.o.MaxSpool)
+	default:
+		return f, nil
 	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("spool archive in %s: %w", s.dir, err)
-	}
-	return f, nil
+	f.Close()
+	return nil, err
 }
 
-// ctxReader lets a long copy be cancelled between two reads.
+// ctxReader lets a long copy be cancelled between two reads, and tells an error
+// of its source from one of the destination.
 type ctxReader struct {
 	ctx context.Context
 	r   io.Reader
+	err error // of the source, not io.EOF
 }
 
 func (c *ctxReader) Read(p []byte) (int, error) {
 	if c.ctx.Err() != nil {
 		return 0, context.Cause(c.ctx)
 	}
-	return c.r.Read(p)
+	n, err := c.r.Read(p)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
+	return n, err
 }
 
 // indexTar reads the headers of a whole tar. One entry that has no business in

@@ -195,7 +195,7 @@ func (a *archiveWriter) layer(diffID string) (int64, error) {
 	if err := a.header(&tar.Header{Name: blobName(diffID), Size: n}); err != nil {
 		return 0, err
 	}
-	if _, err := io.Copy(a.w, &ctxReader{a.ctx, r}); err != nil {
+	if _, err := io.Copy(a.w, &ctxReader{ctx: a.ctx, r: r}); err != nil {
 		return 0, fmt.Errorf("write layer %s: %w", shortID(diffID), err)
 	}
 	a.written[diffID] = n
@@ -212,7 +212,7 @@ func (a *archiveWriter) layerSize(diffID string) (int64, error) {
 		return 0, err
 	}
 	defer r.Close()
-	return io.Copy(io.Discard, &ctxReader{a.ctx, r})
+	return io.Copy(io.Discard, &ctxReader{ctx: a.ctx, r: r})
 }
 
 func (a *archiveWriter) blob(digest string, b []byte) error {
