@@ -50,6 +50,23 @@ func (w *blobWriter) Write(p []byte) (int, error) {
 	return written, nil
 }
 
+// hole is Write of n zeros, n at most blobBuffer, at the cost of a few.
+func (w *blobWriter) hole(n int) error {
+	head := min(n, -w.n&(blockSize-1))
+	if _, err := w.Write(make([]byte, head)); err != nil {
+		return err
+	}
+	if n -= head; n >= blockSize {
+		if err := w.flush(); err != nil {
+			return err
+		}
+		w.base += int64(n &^ (blockSize - 1))
+		n &= blockSize - 1
+	}
+	_, err := w.Write(make([]byte, n))
+	return err
+}
+
 // align pads with zeros to the next block.
 func (w *blobWriter) align() {
 	end := (w.n + blockSize - 1) &^ (blockSize - 1)

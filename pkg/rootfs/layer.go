@@ -205,11 +205,17 @@ func (w *layerWriter) copy(to io.Writer, r io.Reader, e *entry, sparse bool) err
 		defer func() { w.src.quiet = false }()
 	}
 	for left := e.size; left > 0; {
+		before := w.src.given
 		n, err := io.ReadFull(r, w.buf[:min(left, int64(len(w.buf)))])
 		if err != nil {
 			return w.src.explain(noEOF(err))
 		}
-		if _, err := to.Write(w.buf[:n]); err != nil {
+		if to == io.Writer(w.blob) && w.src.given == before {
+			err = w.blob.hole(n) // read without a byte of the tar
+		} else {
+			_, err = to.Write(w.buf[:n])
+		}
+		if err != nil {
 			return fmt.Errorf("write layer: %w", err)
 		}
 		left -= int64(n)
@@ -266,7 +272,8 @@ type source struct {
 	br    *bufio.Reader
 	r     io.Reader
 	hash  hash.Hash
-	n     int64
+	n     int64 // bytes read from the stream
+	given int64 // bytes given to the tar reader
 	max   int64
 	frame *frameWriter
 	quiet bool
@@ -309,6 +316,7 @@ func (s *source) fail(err error) error {
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.br.Read(p)
+	s.given += int64(n)
 	if !s.quiet && n > 0 {
 		if ferr := s.frame.add(p[:n]); ferr != nil {
 			return 0, s.fail(ferr)
