@@ -33,7 +33,9 @@ type session struct {
 	// leave ends the session, and with it the program, while the container runs on.
 	leave   chan int
 	running atomic.Bool
-	cancel  context.CancelCauseFunc
+	// nohup: whoever started this program wants it to outlive the terminal.
+	nohup  bool
+	cancel context.CancelCauseFunc
 }
 
 // waiter is a *manager.Attachment.
@@ -58,6 +60,7 @@ func (a *app) attach(ctx context.Context, o attachOptions, start startFunc) erro
 		a: a, o: o, cancel: cancel,
 		caught: make(chan os.Signal, 128), forward: make(chan int, 128),
 		resize: make(chan manager.Size, 1), leave: make(chan int, 1),
+		nohup: signal.Ignored(syscall.SIGHUP),
 	}
 	signal.Notify(s.caught)
 	defer signal.Stop(s.caught)
@@ -167,6 +170,7 @@ func (s *session) handleSignals() {
 
 func (s *session) pass(sig syscall.Signal) {
 	switch {
+	case sig == syscall.SIGHUP && s.nohup:
 	case s.running.Load() && s.o.sigProxy:
 		select {
 		case s.forward <- int(sig):

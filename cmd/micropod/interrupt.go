@@ -23,6 +23,21 @@ type interrupts struct {
 	once    sync.Once
 }
 
+// notifyInterrupts cancels the returned context at the first SIGINT, SIGTERM or
+// SIGHUP, unless a verb has taken the signals over. What whoever started this
+// program has ignored, as nohup does, stays ignored.
+func notifyInterrupts(parent context.Context) (context.Context, *interrupts) {
+	ctx, cancel := context.WithCancelCause(parent)
+	i := &interrupts{signals: make(chan os.Signal, 8), done: make(chan struct{})}
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(sig) {
+			signal.Notify(i.signals, sig)
+		}
+	}
+	go i.watch(cancel)
+	return ctx, i
+}
+
 func (i *interrupts) watch(cancel context.CancelCauseFunc) {
 	select {
 	case s := <-i.signals:

@@ -11,8 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/micropod/micropod/pkg/firecracker"
 	"github.com/micropod/micropod/pkg/manager"
@@ -75,14 +73,4 @@ func run(args []string, stdin, stdout, stderr *os.File) int {
 		return code
 	}
 	return a.report(err)
-}
-
-// notifyInterrupts cancels the returned context at the first SIGINT, SIGTERM or
-// SIGHUP, unless a verb has taken the signals over.
-func notifyInterrupts(parent context.Context) (context.Context, *interrupts) {
-	ctx, cancel := context.WithCancelCause(parent)
-	i := &interrupts{signals: make(chan os.Signal, 8), done: make(chan struct{})}
-	signal.Notify(i.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	go i.watch(cancel)
-	return ctx, i
 }

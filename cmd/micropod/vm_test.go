@@ -1,0 +1,255 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestVM runs the scripts that boot real VMs, with the program as a user builds
+// it. It needs a guest kernel (MICROPOD_TEST_KERNEL) and an OCI layout with the
+// test images (MICROPOD_TEST_IMAGES), as `make test` provides them.
+// MICROPOD_TEST_BINARY names a program to test instead of a plain build, and
+// MICROPOD_TEST_VMM the VMM.
+func TestVM(t *testing.T) {
+	kernel, images := os.Getenv("MICROPOD_TEST_KERNEL"), os.Getenv("MICROPOD_TEST_IMAGES")
+	if kernel == "" || images == "" {
+		if os.Getenv("MICROPOD_TEST_REQUIRE") == "1" {
+			t.Fatal("MICROPOD_TEST_KERNEL and MICROPOD_TEST_IMAGES must name a guest kernel and an OCI layout")
+		}
+		t.Skip("MICROPOD_TEST_KERNEL and MICROPOD_TEST_IMAGES do not name a guest kernel and an OCI layout (make test does)")
+	}
+	bin := programUnderTest(t)
+	registry := startRegistry(t, images)
+	template := templateRoot(t, bin, kernel, registry)
+	commands := scriptCommands()
+	for name, c := range vmCommands() {
+		commands[name] = c
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/vm",
+		Cmds:                commands,
+		RequireUniqueNames:  true,
+		ContinueOnError:     false,
+		RequireExplicitExec: false,
+		Setup: func(env *testscript.Env) error {
+			root, err := newRoot(template)
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { endRoot(t, bin, root) })
+			env.Setenv("MICROPOD_ROOT", root)
+			env.Setenv("REGISTRY", registry)
+			env.Setenv("IMAGES", images)
+			env.Setenv("BUSYBOX", registry+"/busybox:latest")
+			env.Setenv("PATH", filepath.Dir(bin)+":"+env.Getenv("PATH"))
+			env.Setenv("HOME", env.WorkDir)
+			return nil
+		},
+	})
+}
+
+// programUnderTest is what `go build` makes of this package, unless told otherwise.
+func programUnderTest(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	bin := filepath.Join(dir, "micropod")
+	if given := os.Getenv("MICROPOD_TEST_BINARY"); given != "" {
+		given, err := filepath.Abs(given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(given, bin); err != nil {
+			t.Fatal(err)
+		}
+		return bin
+	}
+	out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build micropod: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// startRegistry serves the images of an OCI layout with a real registry, each as
+// NAME:latest, and returns its address.
+func startRegistry(t *testing.T, images string) string {
+	t.Helper()
+	program, err := exec.LookPath("docker-registry")
+	if err != nil {
+		t.Fatalf("%v: apt-get install docker-registry", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: %s}\n", dir, address)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serve := exec.Command(program, "serve", config)
+	serve.Stdout, serve.Stderr = t.Output(), t.Output()
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { serve.Process.Kill(); serve.Wait() })
+	up := func() bool {
+		r, err := http.Get("http://" + address + "/v2/")
+		if err != nil {
+			return false
+		}
+		r.Body.Close()
+		return r.StatusCode == http.StatusOK
+	}
+	if !eventually(time.Minute, up) {
+		t.Fatal("docker-registry does not answer")
+	}
+	push(t, images, address)
+	return address
+}
+
+func push(t *testing.T, images, address string) {
+	t.Helper()
+	path, err := layout.FromPath(images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := path.ImageIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range manifest.Manifests {
+		tag := m.Annotations["org.opencontainers.image.ref.name"]
+		ref, err := name.NewTag(address + "/" + tag + ":latest")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.MediaType.IsIndex() {
+			child, err := index.ImageIndex(m.Digest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = remote.WriteIndex(ref, child)
+			if err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		image, err := index.Image(m.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Write(ref, image); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// templateRoot has the busybox image, its disks, the kernel and the initramfs,
+// so that each script starts with them.
+func templateRoot(t *testing.T, bin, kernel, registry string) string {
+	t.Helper()
+	root := t.TempDir()
+	kernel, err := filepath.Abs(kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(kernel, filepath.Join(root, "vmlinux")); err != nil {
+		t.Fatal(err)
+	}
+	short, err := newRoot(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { endRoot(t, bin, short) })
+	args := []string{"--root", short, "run", "--rm", registry + "/busybox:latest", "true"}
+	if out, err := exec.Command(bin, args...).CombinedOutput(); err != nil {
+		t.Fatalf("first run: %v\n%s", err, out)
+	}
+	return short
+}
+
+// newRoot makes a root directory out of a template. Its path is short, because
+// it holds sockets.
+func newRoot(template string) (string, error) {
+	root, err := os.MkdirTemp("/tmp", "mp")
+	if err != nil {
+		return "", err
+	}
+	for _, name := range []string{"images", "rootfs", "kernels", "initramfs"} {
+		err := linkTree(filepath.Join(template, name), filepath.Join(root, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	kernel, err := os.Readlink(filepath.Join(template, "vmlinux"))
+	if err != nil {
+		return "", err
+	}
+	return root, os.Symlink(kernel, filepath.Join(root, "vmlinux"))
+}
+
+// linkTree copies a directory: big files, which nothing writes again, as hard links.
+func linkTree(from, to string) error {
+	const big = 64 << 10
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := to + strings.TrimPrefix(path, from)
+		info, err := d.Info()
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir():
+			return os.Mkdir(target, info.Mode().Perm())
+		case !info.Mode().IsRegular():
+			return nil
+		case info.Size() >= big:
+			return os.Link(path, target)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, b, info.Mode().Perm())
+	})
+}
+
+// endRoot ends what a script left running, and removes its root.
+func endRoot(t *testing.T, bin, root string) {
+	ids, err := exec.Command(bin, "--root", root, "ps", "-aq").Output()
+	if err != nil {
+		t.Errorf("list what is left in %s: %v", root, err)
+	}
+	if refs := strings.Fields(string(ids)); len(refs) > 0 {
+		args := append([]string{"--root", root, "rm", "-f"}, refs...)
+		if out, err := exec.Command(bin, args...).CombinedOutput(); err != nil {
+			t.Errorf("remove what is left in %s: %v\n%s", root, err, out)
+		}
+	}
+	if err := os.RemoveAll(root); err != nil {
+		t.Error(err)
+	}
+}
