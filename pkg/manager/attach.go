@@ -1,0 +1,225 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/supervisor"
+)
+
+// Attachment is a caller's connection to a container's streams.
+type Attachment struct {
+	client *supervisor.Client
+	m      *Manager
+	id     string
+	done   chan struct{}
+	result Result
+	err    error
+}
+
+// Wait returns when the container has ended and is freed, or the user detached.
+func (a *Attachment) Wait() (Result, error) {
+	<-a.done
+	return a.result, a.err
+}
+
+// abandon gives an attachment up whose container did not start.
+func (a *Attachment) abandon() {
+	a.client.Close()
+	<-a.done
+}
+
+// attachedPair makes the connection of a client that is attached before the
+// supervisor exists; theirs is for the supervisor.
+func attachedPair(c *state.Config, s *Streams) (*supervisor.Client, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "attached"), os.NewFile(uintptr(fds[1]), "attached")
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	client, err := supervisor.NewClient(conn, attachCommand(s, c.Stdin && !c.TTY))
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return client, theirs, nil
+}
+
+func attachCommand(s *Streams, once bool) supervisor.Command {
+	return supervisor.Command{Op: supervisor.OpAttach, Input: s.In != nil, Once: once}
+}
+
+// attachRunning connects to a container that already runs.
+func (m *Manager) attachRunning(ctx context.Context, vm state.VM, s *Streams) (*Attachment, error) {
+	if s == nil {
+		return nil, nil
+	}
+	c, err := m.state.ReadConfig(vm.ID)
+	if err != nil {
+		return nil, err
+	}
+	client, err := m.dial(ctx, vm, attachCommand(s, false))
+	if err != nil {
+		return nil, err
+	}
+	return m.attach(client, vm.ID, c.TTY, s), nil
+}
+
+// attach moves bytes between a supervisor and the caller's streams.
+func (m *Manager) attach(client *supervisor.Client, id string, tty bool, s *Streams) *Attachment {
+	a := &Attachment{client: client, m: m, id: id, done: make(chan struct{})}
+	detached := make(chan struct{})
+	go func() {
+		defer close(a.done)
+		defer client.Close()
+		a.output(s, detached)
+	}()
+	if s.In != nil {
+		go a.input(s, tty, detached)
+	}
+	go a.resizes(s.Resize)
+	go a.signals(s.Signals)
+	return a
+}
+
+// output copies until the end and sets the result.
+func (a *Attachment) output(s *Streams, detached <-chan struct{}) {
+	final, err := a.client.Final(func(k api.Kind, b []byte) error {
+		w := s.Out
+		if k == api.KindStderr {
+			w = s.Err
+		}
+		if w == nil {
+			return nil
+		}
+		_, err := w.Write(b)
+		return err
+	})
+	select {
+	case <-detached:
+		a.result = Result{Detached: true}
+		return
+	default:
+	}
+	if errors.Is(err, supervisor.ErrGone) {
+		a.result.ExitCode, a.err = a.m.afterLoss(a.id)
+		return
+	}
+	a.result.ExitCode, a.err = final.ExitCode, err
+	if err == nil && final.Error != "" {
+		a.err = errors.New(final.Error)
+	}
+}
+
+// afterLoss finds out how a container ended whose supervisor said nothing.
+func (m *Manager) afterLoss(id string) (int, error) {
+	c, err := m.Inspect(context.Background(), id)
+	if err != nil {
+		return 125, err
+	}
+	if c.Error != "" {
+		return c.ExitCode, errors.New(c.Error)
+	}
+	return c.ExitCode, nil
+}
+
+// input copies the caller's input until its end, or until the detach keys.
+func (a *Attachment) input(s *Streams, tty bool, detached chan<- struct{}) {
+	keys := detachKeys{}
+	if tty {
+		keys.want = s.DetachKeys
+	}
+	buf := make([]byte, api.MaxData/2)
+	for {
+		n, err := s.In.Read(buf)
+		b, leave := keys.filter(buf[:n])
+		if len(b) > 0 && a.client.Input(b) != nil {
+			return
+		}
+		if leave {
+			close(detached)
+			a.client.Send(supervisor.Command{Op: supervisor.OpDetach})
+			a.client.Close()
+			return
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				a.client.Input(nil)
+			}
+			return
+		}
+	}
+}
+
+func (a *Attachment) resizes(sizes <-chan Size) {
+	for {
+		select {
+		case sz, ok := <-sizes:
+			if !ok {
+				return
+			}
+			a.client.Send(supervisor.Command{Op: supervisor.OpResize, Cols: sz.Cols, Rows: sz.Rows})
+		case <-a.done:
+			return
+		}
+	}
+}
+
+func (a *Attachment) signals(signals <-chan int) {
+	for {
+		select {
+		case sig, ok := <-signals:
+			if !ok {
+				return
+			}
+			a.client.Send(supervisor.Command{Op: supervisor.OpSignal, Signal: sig})
+		case <-a.done:
+			return
+		}
+	}
+}
+
+// detachKeys finds a sequence of keys in a stream of input.
+type detachKeys struct {
+	want []byte
+	seen int // how much of want the last bytes were
+}
+
+// filter returns what is to be passed on of b, and whether the sequence is
+// complete. The keys of a sequence that breaks off are passed on late.
+func (d *detachKeys) filter(b []byte) (pass []byte, complete bool) {
+	if len(d.want) == 0 {
+		return b, false
+	}
+	pass = make([]byte, 0, len(b)+d.seen)
+	for _, c := range b {
+		if c != d.want[d.seen] {
+			pass = append(pass, d.want[:d.seen]...)
+			d.seen = 0
+		}
+		if c != d.want[d.seen] {
+			pass = append(pass, c)
+			continue
+		}
+		d.seen++
+		if d.seen == len(d.want) {
+			d.seen = 0
+			return pass, true
+		}
+	}
+	return pass, false
+}

@@ -1,0 +1,213 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/signal"
+
+	"github.com/micropod/micropod/pkg/image"
+	"github.com/micropod/micropod/pkg/rootfs"
+	"github.com/micropod/micropod/pkg/state"
+)
+
+// Defaults and bounds of a container's resources.
+const (
+	defaultMemoryMiB = 512
+	minMemoryMiB     = 64
+	maxCPUs          = 32
+	defaultStorage   = 10 << 30
+	minStorage       = 16 << 20
+	defaultStop      = 10 * time.Second
+)
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Create makes a container from an image, fetched as the pull policy says. It
+// is not started. On an error nothing is left behind but the image.
+func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Container, error) {
+	img, err := m.ensureImage(ctx, o, p)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newConfig(o, img)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = m.create(c)
+		if o.Name != "" || !errors.Is(err, state.ErrNameTaken) {
+			break
+		}
+		c.Name = newName() // a name of ours was taken: another one
+	}
+	if errors.Is(err, state.ErrNameTaken) {
+		return nil, fmt.Errorf("%w: the container name %q is already in use: remove that container or choose another name", ErrConflict, c.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// From now on the container keeps its layers; before, rmi may have taken them.
+	for _, d := range c.DiffIDs {
+		if !m.disks.HasLayer(d) {
+			err := fmt.Errorf("image %s was removed while the container was made", o.Image)
+			return nil, errors.Join(err, m.state.Remove(c.ID))
+		}
+	}
+	return m.Inspect(ctx, c.ID)
+}
+
+func (m *Manager) create(c state.Config) error {
+	return m.state.Create(c, func(p state.Paths) error {
+		return rootfs.CreateWritable(p.Disk(), c.StorageBytes, !c.AutoRemove)
+	})
+}
+
+// ensureImage gets the image that a container is to be made of.
+func (m *Manager) ensureImage(ctx context.Context, o CreateOptions, p Progress) (*image.Image, error) {
+	if o.Pull != PullAlways {
+		img, err := m.images.Get(o.Image)
+		if err == nil && (o.Platform == "" || o.Platform == img.Platform) {
+			return img, nil
+		}
+		if err != nil && !errors.Is(err, image.ErrNotFound) {
+			return nil, imageError(err)
+		}
+		if o.Pull == PullNever {
+			return nil, fmt.Errorf("%w: image %s is not here, and --pull=never forbids to fetch it", ErrNotFound, o.Image)
+		}
+	}
+	img, err := m.images.Pull(ctx, o.Image, image.PullOptions{Platform: o.Platform, Progress: p})
+	return img, imageError(err)
+}
+
+// newConfig resolves an image and the user's options into a container. Pure
+// but for the id, the name and the time.
+func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
+	ic := img.Config.Config
+	c := state.Config{
+		ID: state.NewID(), Name: o.Name, Created: time.Now().UTC(),
+		Image: o.Image, ImageID: img.ID, Platform: img.Platform, DiffIDs: img.DiffIDs,
+		User: either(o.User, ic.User), GroupAdd: o.GroupAdd,
+		Workdir: either(o.Workdir, ic.WorkingDir), Domainname: o.Domainname,
+		Labels: merged(ic.Labels, o.Labels), Annotations: o.Annotations,
+		Volumes: slices.Sorted(maps.Keys(ic.Volumes)),
+		TTY:     o.TTY, Stdin: o.Stdin, AutoRemove: o.AutoRemove, Init: o.Init,
+		ReadOnly: o.ReadOnly, Tmpfs: o.Tmpfs, StopTimeout: o.StopTimeout,
+		VMM: either(o.VMM, "auto"), Kernel: o.Kernel,
+	}
+	c.Hostname = either(o.Hostname, c.ID[:12])
+	if c.Name == "" {
+		c.Name = newName()
+	} else if err := state.CheckName(c.Name); err != nil {
+		return c, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if o.Workdir != "" && !path.IsAbs(o.Workdir) {
+		return c, fmt.Errorf("%w: the working directory %q is not an absolute path", ErrInvalid, o.Workdir)
+	}
+	if len(c.DiffIDs) == 0 {
+		return c, fmt.Errorf("%w: image %s has no layers: there is nothing to run in it", ErrInvalid, o.Image)
+	}
+	var err error
+	if c.Args, err = args(o, ic.Entrypoint, ic.Cmd); err != nil {
+		return c, err
+	}
+	c.Env = environment(o, ic.Env, c.Hostname)
+	if c.StopSignal, err = stopSignal(either(o.StopSignal, ic.StopSignal)); err != nil {
+		return c, err
+	}
+	return c, resources(&c, o)
+}
+
+// args joins entrypoint and command as docker does: an entrypoint of the
+// user's drops the image's command.
+func args(o CreateOptions, entrypoint, cmd []string) ([]string, error) {
+	if o.Entrypoint != nil {
+		entrypoint, cmd = o.Entrypoint, nil
+	}
+	if len(o.Command) > 0 {
+		cmd = o.Command
+	}
+	all := slices.Concat(entrypoint, cmd)
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%w: no command specified, and the image has none", ErrInvalid)
+	}
+	return all, nil
+}
+
+// environment is the process's environment: defaults, the image's, the user's.
+// A name alone removes the variable. Later ones win, in place of the earlier.
+func environment(o CreateOptions, image []string, hostname string) []string {
+	env := []string{defaultPath, "HOSTNAME=" + hostname}
+	if o.TTY {
+		env = append(env, "TERM=xterm")
+	}
+	for _, kv := range slices.Concat(image, o.Env) {
+		name, _, set := strings.Cut(kv, "=")
+		i := slices.IndexFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+		switch {
+		case i >= 0 && set:
+			env[i] = kv
+		case i >= 0:
+			env = slices.Delete(env, i, i+1)
+		case set:
+			env = append(env, kv)
+		}
+	}
+	return env
+}
+
+func stopSignal(name string) (int, error) {
+	if name == "" {
+		return int(signal.SignalMap["TERM"]), nil
+	}
+	sig, err := signal.ParseSignal(name)
+	if err != nil {
+		return 0, fmt.Errorf("%w: stop signal: %w", ErrInvalid, err)
+	}
+	return int(sig), nil
+}
+
+func resources(c *state.Config, o CreateOptions) error {
+	c.CPUs = max(1, int(math.Ceil(o.CPUs)))
+	if o.CPUs < 0 || c.CPUs > maxCPUs {
+		return fmt.Errorf("%w: %g CPUs: a VM has 1 to %d", ErrInvalid, o.CPUs, maxCPUs)
+	}
+	c.MemoryMiB = defaultMemoryMiB
+	if o.MemoryBytes != 0 {
+		c.MemoryMiB = int((o.MemoryBytes + 1<<20 - 1) >> 20)
+	}
+	if c.MemoryMiB < minMemoryMiB {
+		return fmt.Errorf("%w: %d MiB of memory: a VM needs at least %d MiB", ErrInvalid, c.MemoryMiB, minMemoryMiB)
+	}
+	c.StorageBytes = o.StorageBytes
+	if c.StorageBytes == 0 {
+		c.StorageBytes = defaultStorage
+	}
+	if c.StorageBytes < minStorage {
+		return fmt.Errorf("%w: a writable disk of %d bytes: it needs at least %d", ErrInvalid, c.StorageBytes, minStorage)
+	}
+	return nil
+}
+
+func either(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// merged is a copy of base with more on top.
+func merged(base, more map[string]string) map[string]string {
+	all := map[string]string{}
+	maps.Copy(all, base)
+	maps.Copy(all, more)
+	return all
+}

@@ -1,0 +1,159 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/micropod/micropod/pkg/image"
+	"github.com/micropod/micropod/pkg/state"
+)
+
+// kindError gives an error of another package one of this package's kinds.
+type kindError struct{ kind, err error }
+
+func (e *kindError) Error() string   { return e.err.Error() }
+func (e *kindError) Unwrap() []error { return []error{e.kind, e.err} }
+
+// imageError translates what pkg/image says.
+func imageError(err error) error {
+	if err == nil {
+		return nil
+	}
+	for from, to := range map[error]error{
+		image.ErrNotFound: ErrNotFound, image.ErrAmbiguous: ErrAmbiguous,
+		image.ErrConflict: ErrConflict, image.ErrReference: ErrInvalid,
+	} {
+		if errors.Is(err, from) {
+			return &kindError{to, err}
+		}
+	}
+	return err
+}
+
+// Pull fetches an image from wherever ref points.
+func (m *Manager) Pull(ctx context.Context, ref, platform string, p Progress) (*Image, error) {
+	img, err := m.images.Pull(ctx, ref, image.PullOptions{Platform: platform, Progress: p})
+	if err != nil {
+		return nil, imageError(err)
+	}
+	return newImage(img), nil
+}
+
+// Images returns all images, and an error for each that is broken.
+func (m *Manager) Images(context.Context) ([]Image, []error, error) {
+	list, problems := m.images.List()
+	all := make([]Image, 0, len(list))
+	for _, img := range list {
+		all = append(all, *newImage(img))
+	}
+	return all, problems, nil
+}
+
+// InspectImage returns one image by name, id or unique prefix of its id.
+func (m *Manager) InspectImage(_ context.Context, ref string) (*Image, error) {
+	img, err := m.images.Get(ref)
+	if err != nil {
+		return nil, imageError(err)
+	}
+	return newImage(img), nil
+}
+
+func newImage(i *image.Image) *Image {
+	return &Image{
+		ID: i.ID, Names: i.Names, Digests: i.Digests, Created: i.Created, Size: i.Size,
+		Platform: i.Platform, Config: i.Config, DiffIDs: i.DiffIDs,
+	}
+}
+
+// RemoveImage removes a name, and the image with its layers when it was the
+// last one. An image that a container uses needs force, which only untags it:
+// its layers stay until the container is gone.
+func (m *Manager) RemoveImage(ctx context.Context, ref string, force bool) (untagged, deleted []string, err error) {
+	r, err := m.images.Remove(ctx, ref, m.users, force)
+	if err != nil {
+		return nil, nil, imageError(err)
+	}
+	if len(r.Deleted) > 0 {
+		if _, err := m.images.GC(ctx); err != nil {
+			return r.Untagged, r.Deleted, fmt.Errorf("free the layers of %s: %w", ref, err)
+		}
+	}
+	return r.Untagged, r.Deleted, nil
+}
+
+// users names the containers made of an image.
+func (m *Manager) users(imageID string) []string {
+	var names []string
+	for vm, c := range m.configs {
+		if c.ImageID == imageID {
+			names = append(names, vm.Name)
+		}
+	}
+	return names
+}
+
+// configs ranges over the containers whose description can be read.
+func (m *Manager) configs(yield func(state.VM, *state.Config) bool) {
+	vms, err := m.state.List()
+	if err != nil {
+		return
+	}
+	for _, vm := range vms {
+		if c, err := m.state.ReadConfig(vm.ID); err == nil && !yield(vm, c) {
+			return
+		}
+	}
+}
+
+// Load adds the images of a docker or OCI archive.
+func (m *Manager) Load(ctx context.Context, r io.Reader, p Progress) ([]Image, error) {
+	list, err := m.images.Load(ctx, r, image.LoadOptions{Progress: p})
+	if err != nil {
+		return nil, imageError(err)
+	}
+	all := make([]Image, 0, len(list))
+	for _, img := range list {
+		all = append(all, *newImage(img))
+	}
+	return all, nil
+}
+
+// Save writes images as one archive, format "docker" or "oci".
+func (m *Manager) Save(ctx context.Context, w io.Writer, refs []string, format string) error {
+	return imageError(m.images.Save(ctx, w, refs, format))
+}
+
+// layers is the store of layers that pkg/image asks for.
+type layers struct{ m *Manager }
+
+func (l layers) HasLayer(diffID string) bool { return l.m.disks.HasLayer(diffID) }
+
+func (l layers) LayerTar(diffID string) (io.ReadCloser, error) { return l.m.disks.LayerTar(diffID) }
+
+func (l layers) AddLayer(ctx context.Context, diffID string, r io.Reader) error {
+	_, err := l.m.disks.AddLayer(ctx, diffID, r)
+	return err
+}
+
+func (l layers) LayerSize(diffID string) (int64, error) {
+	layer, err := l.m.disks.Layer(diffID)
+	return layer.Size, err
+}
+
+func (l layers) LayerTarSize(diffID string) (int64, error) {
+	layer, err := l.m.disks.Layer(diffID)
+	return layer.TarSize, err
+}
+
+// Prune keeps, beside what the images need, what containers were made of: an
+// image may be gone while its container stays.
+func (l layers) Prune(ctx context.Context, keep func(diffID string) bool) (int64, error) {
+	var used []string
+	for _, c := range l.m.configs {
+		used = append(used, c.DiffIDs...)
+	}
+	return l.m.disks.Prune(ctx, func(d string) bool { return keep(d) || slices.Contains(used, d) })
+}

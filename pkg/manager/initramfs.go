@@ -1,0 +1,145 @@
+package manager
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/micropod/micropod/pkg/kernel"
+	"github.com/micropod/micropod/pkg/rootfs"
+)
+
+const dirInitramfs = "initramfs"
+
+// features are what a guest needs from its kernel. Each driver uses its own
+// channel to the agent; an initramfs serves both where the kernel can.
+func features(k *kernel.Kernel) []kernel.Feature {
+	fs := []kernel.Feature{kernel.VirtioMMIO, kernel.VirtioBlk, kernel.Ext4, kernel.Overlay}
+	if diskFormat(k) == rootfs.EROFS {
+		fs = append(fs, kernel.EROFS)
+	}
+	for _, f := range []kernel.Feature{kernel.VirtioConsole, kernel.VirtioVsock, kernel.VirtioRNG} {
+		if k.Support(f) != kernel.Missing {
+			fs = append(fs, f)
+		}
+	}
+	return fs
+}
+
+// initramfs returns the path of the initramfs for a kernel: the agent and the
+// modules that the kernel needs loaded, nothing of any container. It is built
+// once for each pair of agent and kernel.
+func (m *Manager) initramfs(k *kernel.Kernel) (string, error) {
+	agent, err := m.o.Agent()
+	if err != nil {
+		return "", fmt.Errorf("find guest agent: %w", err)
+	}
+	key, err := initramfsKey(agent, k)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(m.state.Root(), dirInitramfs)
+	path := filepath.Join(dir, key+".cpio")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	entries, err := initramfsEntries(agent, k)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("create initramfs directory: %w", err)
+	}
+	expire(dir)
+	if err := writeInitramfs(path, entries); err != nil {
+		return "", fmt.Errorf("write initramfs: %w", err)
+	}
+	return path, nil
+}
+
+// initramfsKey names an initramfs by what goes into it.
+func initramfsKey(agent []AgentFile, k *kernel.Kernel) (string, error) {
+	h := sha256.New()
+	fmt.Fprintf(h, "1 %s %v\n", k.Fingerprint(), features(k))
+	for _, f := range agent {
+		fmt.Fprintf(h, "%s %o %d\n", f.Name, f.Mode, f.Size)
+		r, err := f.Open()
+		if err != nil {
+			return "", fmt.Errorf("read guest agent: %w", err)
+		}
+		_, err = io.Copy(h, r)
+		r.Close()
+		if err != nil {
+			return "", fmt.Errorf("read guest agent: %w", err)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16]), nil
+}
+
+func initramfsEntries(agent []AgentFile, k *kernel.Kernel) ([]rootfs.InitEntry, error) {
+	var entries []rootfs.InitEntry
+	for _, f := range agent {
+		entries = append(entries, rootfs.InitEntry{Name: f.Name, Mode: f.Mode, Size: f.Size, Open: f.Open})
+	}
+	modules, err := k.Modules(features(k)...)
+	if err != nil {
+		return nil, err
+	}
+	for i, mod := range modules {
+		e, err := moduleEntry(i, mod)
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// moduleEntry reads a module's size by decompressing it; the file in the
+// initramfs is plain, its number is its place in the order of loading.
+func moduleEntry(i int, mod kernel.Module) (rootfs.InitEntry, error) {
+	r, err := mod.Open()
+	if err != nil {
+		return rootfs.InitEntry{}, err
+	}
+	defer r.Close()
+	size, err := io.Copy(io.Discard, r)
+	if err != nil {
+		return rootfs.InitEntry{}, fmt.Errorf("read module %s: %w", mod.Name, err)
+	}
+	name := fmt.Sprintf("modules/%02d-%s.ko", i, mod.Name)
+	return rootfs.InitEntry{Name: name, Mode: 0o600, Size: size, Open: mod.Open}, nil
+}
+
+// writeInitramfs writes to a temporary file and renames it into place.
+func writeInitramfs(path string, entries []rootfs.InitEntry) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err := errors.Join(rootfs.WriteInitramfs(f, entries), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// expire removes what older agents and kernels left, and half-written files of
+// crashed commands. A VM that runs has read its own long ago; one that another
+// MicroPod still uses is built again.
+func expire(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if st, err := e.Info(); err == nil && time.Since(st.ModTime()) > time.Hour {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+}

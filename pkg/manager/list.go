@@ -1,0 +1,198 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/supervisor"
+)
+
+// ListOptions select containers.
+type ListOptions struct {
+	// All includes those that do not run.
+	All bool
+	// Filters as of docker ps: id, name, label, status, ancestor, exited,
+	// before, since. Values of a key are alternatives (all of them must hold
+	// for label), keys must all hold.
+	Filters map[string][]string
+	// Last keeps the newest ones only, running or not; 0 keeps all.
+	Last int
+}
+
+// List returns containers, the newest first. One that cannot be read is listed
+// as broken and never hides the others.
+func (m *Manager) List(ctx context.Context, o ListOptions) ([]Container, error) {
+	if err := checkFilters(o.Filters); err != nil {
+		return nil, err
+	}
+	vms, err := m.state.List()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Container, 0, len(vms))
+	for i := len(vms) - 1; i >= 0; i-- {
+		c := m.container(vms[i])
+		if c.Problem == "" && c.State == StateExited && m.vanished(vms[i].ID) {
+			continue // --rm took it while we looked
+		}
+		all = append(all, c)
+	}
+	return selectContainers(all, o)
+}
+
+// Inspect returns one container.
+func (m *Manager) Inspect(ctx context.Context, ref string) (*Container, error) {
+	vm, err := m.resolve(ref)
+	if err != nil {
+		return nil, err
+	}
+	c := m.container(vm)
+	if c.Problem != "" {
+		return nil, fmt.Errorf("container %s is broken: %s (remove it with micropod rm)", vm.Name, c.Problem)
+	}
+	return &c, nil
+}
+
+func (m *Manager) vanished(id string) bool {
+	_, err := m.state.Resolve(id)
+	return errors.Is(err, state.ErrNotFound)
+}
+
+// container derives what a container is from its files and its lock.
+func (m *Manager) container(vm state.VM) Container {
+	paths := m.state.Paths(vm.ID)
+	c := Container{
+		ID: vm.ID, Name: vm.Name, Image: vm.Image, Created: vm.Created,
+		Dir: paths.Dir, LogPath: paths.Log(), ConsolePath: paths.Console(),
+	}
+	config, err := m.state.ReadConfig(vm.ID)
+	if err != nil {
+		return broken(c, err)
+	}
+	describe(&c, config)
+	status, running, err := m.status(vm.ID)
+	if err != nil {
+		return broken(c, err)
+	}
+	c.State = derive(status, running)
+	if status != nil {
+		addStatus(&c, status)
+	}
+	c.Status = humanStatus(&c, time.Now())
+	return c
+}
+
+func broken(c Container, err error) Container {
+	c.State, c.Status, c.Problem = StateBroken, "Broken", err.Error()
+	return c
+}
+
+// status reads a container's status and asks its lock; a supervisor that was
+// lost is cleaned up after first.
+func (m *Manager) status(id string) (*state.Status, bool, error) {
+	// The lock first: a status that is read later can only be newer.
+	running, err := m.state.Running(id)
+	if err != nil {
+		return nil, false, err
+	}
+	st, err := m.state.ReadStatus(id)
+	if err != nil || running || !lost(st) {
+		return st, running, err
+	}
+	lock, err := m.state.Lock(id)
+	if errors.Is(err, state.ErrLocked) {
+		return st, true, nil // it was started again just now
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer lock.Unlock()
+	if err := m.reap(id); err != nil {
+		return nil, false, err
+	}
+	st, err = m.state.ReadStatus(id)
+	return st, false, err
+}
+
+// lost reports whether a status whose lock is free was never finished.
+func lost(st *state.Status) bool {
+	return st != nil && (st.Phase == state.PhaseStarting || st.Phase == state.PhaseRunning)
+}
+
+// reap cleans up after a supervisor that ended without doing so. The caller
+// holds the container's lock.
+func (m *Manager) reap(id string) error {
+	st, err := m.state.ReadStatus(id)
+	if err != nil || !lost(st) {
+		return err
+	}
+	if err := st.VMM.Kill(); err != nil {
+		return err
+	}
+	paths := m.state.Paths(id)
+	if err := supervisor.RemoveSockets(paths); err != nil {
+		return err
+	}
+	m.log.Info("cleaned up after a supervisor that was lost", "container", id)
+	st.Phase, st.ExitCode = state.PhaseExited, 137
+	st.Error = "the supervisor ended unexpectedly"
+	st.FinishedAt = time.Now()
+	st.VMM, st.Supervisor = state.Process{}, state.Process{}
+	c, err := m.state.ReadConfig(id)
+	if err == nil && c.AutoRemove {
+		return m.state.Remove(id)
+	}
+	return state.WriteStatus(paths, *st)
+}
+
+func describe(c *Container, s *state.Config) {
+	c.Image, c.ImageID, c.Created, c.Command = s.Image, s.ImageID, s.Created, s.Args
+	c.Labels, c.Annotations, c.Platform = s.Labels, s.Annotations, s.Platform
+	c.TTY, c.Stdin, c.AutoRemove, c.ReadOnly = s.TTY, s.Stdin, s.AutoRemove, s.ReadOnly
+	c.StopSignal, c.StopTimeout = signalName(s.StopSignal), s.StopTimeout
+	c.CPUs, c.MemoryMiB, c.StorageBytes = s.CPUs, s.MemoryMiB, s.StorageBytes
+	c.Kernel, c.Hostname, c.Env, c.User, c.Workdir = s.Kernel, s.Hostname, s.Env, s.User, s.Workdir
+	c.VMM = VMMInfo{Name: s.VMM}
+}
+
+func addStatus(c *Container, s *state.Status) {
+	c.ExitCode, c.OOMKilled, c.Error = s.ExitCode, s.OOMKilled, s.Error
+	c.StartedAt, c.FinishedAt = s.StartedAt, s.FinishedAt
+	c.PID, c.SupervisorPID, c.Disks = s.VMM.PID, s.Supervisor.PID, s.Disks
+	c.VMM = VMMInfo(s.Driver)
+	for _, t := range s.Timings {
+		c.Phases = append(c.Phases, PhaseTime(t))
+	}
+}
+
+func derive(s *state.Status, running bool) State {
+	switch {
+	case s == nil:
+		return StateCreated
+	case s.Phase == state.PhaseExited:
+		return StateExited
+	case running && s.Phase == state.PhaseRunning:
+		return StateRunning
+	case running:
+		return StateStarting
+	}
+	return StateExited
+}
+
+// humanStatus is docker's STATUS column.
+func humanStatus(c *Container, now time.Time) string {
+	switch c.State {
+	case StateCreated:
+		return "Created"
+	case StateStarting:
+		return "Starting"
+	case StateRunning:
+		return "Up " + units.HumanDuration(now.Sub(c.StartedAt))
+	}
+	return fmt.Sprintf("Exited (%d) %s ago", c.ExitCode, units.HumanDuration(now.Sub(c.FinishedAt)))
+}

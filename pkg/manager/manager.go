@@ -1,0 +1,124 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/micropod/micropod/pkg/image"
+	"github.com/micropod/micropod/pkg/rootfs"
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/supervisor"
+	"github.com/micropod/micropod/pkg/vmm"
+)
+
+// Names in a root that belong to the manager.
+const (
+	dirImages  = "images"
+	dirRootfs  = "rootfs"
+	dirKernels = "kernels"
+	fileKernel = "vmlinux"
+)
+
+// AgentFile is a file of the guest agent in the initramfs.
+type AgentFile struct {
+	// Name in the initramfs, without a leading slash; "init" is the agent itself.
+	Name string
+	Mode fs.FileMode
+	Size int64 // bytes
+	Open func() (io.ReadCloser, error)
+}
+
+// Agent finds the guest agent.
+type Agent func() ([]AgentFile, error)
+
+// Options are what the manager is wired to.
+type Options struct {
+	// Drivers in order of preference.
+	Drivers []vmm.Driver
+	Agent   Agent
+	// Supervisor is the command that becomes a VM's supervisor; the
+	// container's id is appended.
+	Supervisor []string
+	// Images configures the access to registries.
+	Images image.Options
+	Log    *slog.Logger
+	// Debug makes supervisors write detailed logs.
+	Debug bool
+}
+
+// Manager is the engine over one root directory. It holds no state of its own:
+// any number of Managers may use one root. Safe for concurrent use.
+type Manager struct {
+	o      Options
+	log    *slog.Logger
+	state  *state.Store
+	images *image.Store
+	disks  *rootfs.Store
+}
+
+// Open prepares the root directory, which is made when missing.
+func Open(root string, o Options) (*Manager, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	st, err := state.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	disks, err := rootfs.Open(filepath.Join(root, dirRootfs), rootfs.Options{Log: o.Log})
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{o: o, log: o.Log, state: st, disks: disks}
+	o.Images.Log = o.Log
+	if m.images, err = image.Open(filepath.Join(root, dirImages), layers{m}, o.Images); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// StartError is returned by Start when the container's process could not be
+// started. The container exists and has ended.
+type StartError struct {
+	ExitCode int    // 125, 126 or 127, as docker
+	Phase    string // where it happened
+	Err      error
+}
+
+func (e *StartError) Error() string { return e.Err.Error() }
+func (e *StartError) Unwrap() error { return e.Err }
+
+// resolve finds a container and cleans up after a supervisor that was lost.
+func (m *Manager) resolve(ref string) (state.VM, error) {
+	vm, err := m.state.Resolve(ref)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return vm, fmt.Errorf("%w: %s", ErrNotFound, ref)
+	case errors.Is(err, state.ErrAmbiguous):
+		return vm, fmt.Errorf("%w: %s", ErrAmbiguous, ref)
+	}
+	return vm, err
+}
+
+// dial connects to a container's supervisor; the error wraps ErrNotRunning if
+// it has none.
+func (m *Manager) dial(ctx context.Context, vm state.VM, cmd supervisor.Command) (*supervisor.Client, error) {
+	c, err := supervisor.Dial(ctx, m.state.Paths(vm.ID), cmd)
+	if errors.Is(err, supervisor.ErrGone) {
+		return nil, fmt.Errorf("%w: %s", ErrNotRunning, vm.Name)
+	}
+	return c, err
+}
+
+// timed logs how long a step took and keeps it for the record.
+func (m *Manager) timed(ts *[]state.Timing, name string, begun time.Time) {
+	d := time.Since(begun)
+	*ts = append(*ts, state.Timing{Name: name, Duration: d})
+	m.log.Debug("phase done", "phase", name, "duration", d)
+}

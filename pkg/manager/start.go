@@ -1,0 +1,188 @@
+package manager
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/kernel"
+	"github.com/micropod/micropod/pkg/logfile"
+	"github.com/micropod/micropod/pkg/rootfs"
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/supervisor"
+	"github.com/micropod/micropod/pkg/vmm"
+)
+
+// consoleLimit bounds the file of a guest's serial console, in bytes.
+const consoleLimit = 1 << 20
+
+// Start boots a container's VM and returns when its process runs. With streams
+// the caller is attached from the first byte on and gets the Attachment;
+// without, the Attachment is nil. Starting a running container does nothing
+// but attach. An error of the container itself is a *StartError.
+func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachment, error) {
+	vm, err := m.resolve(ref)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := m.state.Lock(vm.ID)
+	if errors.Is(err, state.ErrLocked) {
+		return m.attachRunning(ctx, vm, s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock() // the supervisor holds it on
+	if err := m.reap(vm.ID); err != nil {
+		return nil, err
+	}
+	c, err := m.state.ReadConfig(vm.ID)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := m.plan(ctx, c)
+	if err != nil {
+		if c.AutoRemove {
+			err = errors.Join(err, m.state.Remove(c.ID))
+		}
+		return nil, &StartError{ExitCode: 125, Phase: "prepare", Err: err}
+	}
+	return m.spawn(ctx, plan, lock, c, s)
+}
+
+// spawn hands a plan to a new supervisor and waits for the process to start.
+func (m *Manager) spawn(ctx context.Context, plan supervisor.Plan, lock *state.FileLock, c *state.Config, s *Streams) (*Attachment, error) {
+	argv := append(append([]string{}, m.o.Supervisor...), c.ID)
+	begun := time.Now()
+	if s == nil {
+		o, err := supervisor.Spawn(ctx, argv, plan, lock, nil)
+		return nil, m.outcome(o, err, begun)
+	}
+	client, theirs, err := attachedPair(c, s)
+	if err != nil {
+		return nil, err
+	}
+	a := m.attach(client, c.ID, c.TTY, s)
+	o, err := supervisor.Spawn(ctx, argv, plan, lock, theirs)
+	theirs.Close()
+	if err := m.outcome(o, err, begun); err != nil {
+		a.abandon()
+		return nil, err
+	}
+	return a, nil
+}
+
+// outcome turns what the supervisor reported into an error of Start.
+func (m *Manager) outcome(o supervisor.Outcome, err error, begun time.Time) error {
+	if err != nil {
+		return &StartError{ExitCode: 125, Phase: "supervisor", Err: err}
+	}
+	for _, t := range o.Timings {
+		m.log.Debug("phase", "name", t.Name, "duration", t.Duration)
+	}
+	m.log.Debug("phase done", "phase", "supervisor", "duration", time.Since(begun))
+	if !o.OK {
+		return &StartError{ExitCode: o.ExitCode, Phase: o.Phase, Err: fmt.Errorf("%s: %s", o.Phase, o.Error)}
+	}
+	return nil
+}
+
+// plan prepares everything that a supervisor needs: the VMM, the kernel with
+// its initramfs, the disks.
+func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, error) {
+	var ts []state.Timing
+	begun := time.Now()
+	driver, err := m.choose(ctx, c.VMM)
+	if err != nil {
+		return supervisor.Plan{}, err
+	}
+	m.timed(&ts, "choose VMM", begun)
+
+	begun = time.Now()
+	k, err := m.kernel(c.Kernel)
+	if err != nil {
+		return supervisor.Plan{}, err
+	}
+	initrd, err := m.initramfs(k)
+	if err != nil {
+		return supervisor.Plan{}, err
+	}
+	m.timed(&ts, "kernel", begun)
+
+	begun = time.Now()
+	img, err := m.disks.EnsureImage(ctx, c.DiffIDs, diskFormat(k))
+	if err != nil {
+		return supervisor.Plan{}, fmt.Errorf("prepare disks of %s: %w", c.Image, err)
+	}
+	m.timed(&ts, "disks", begun)
+
+	paths := m.state.Paths(c.ID)
+	disks, root := layout(img, paths.Disk())
+	return supervisor.Plan{
+		ID: c.ID, Dir: paths.Dir, Driver: driver,
+		VM: vmm.Config{
+			ID: c.ID, Kernel: k.Path, Initrd: initrd, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB,
+			Disks: disks, VsockPath: paths.Vsock(), Dir: paths.VMM(),
+			ConsolePath: paths.Console(), ConsoleLimit: consoleLimit,
+		},
+		Setup:       api.SetupRequest{Token: hex.EncodeToString(random(32)), Entropy: random(64), Root: root, Sysctls: sysctls()},
+		Start:       startRequest(c),
+		AutoRemove:  c.AutoRemove,
+		StopSignal:  c.StopSignal,
+		StopTimeout: stopTimeout(c),
+		LogLimit:    logfile.DefaultLimit,
+		Limits:      supervisor.DefaultLimits(),
+		Timings:     ts,
+		Debug:       m.o.Debug,
+	}, nil
+}
+
+func stopTimeout(c *state.Config) time.Duration {
+	if c.StopTimeout != nil {
+		return *c.StopTimeout
+	}
+	return defaultStop
+}
+
+// layout puts the image's disks first and the writable one behind them, and
+// says under which names the guest finds them. Pure.
+func layout(img rootfs.Image, writable string) ([]vmm.Disk, api.Root) {
+	var disks []vmm.Disk
+	root := api.Root{Format: string(img.Format)}
+	for _, path := range img.Disks {
+		root.Devices = append(root.Devices, device(len(disks)))
+		disks = append(disks, vmm.Disk{Path: path, ReadOnly: true})
+	}
+	root.Writable = device(len(disks))
+	return append(disks, vmm.Disk{Path: writable}), root
+}
+
+// device names the i-th disk of a guest; there are never more than 26.
+func device(i int) string { return "/dev/vd" + string(rune('a'+i)) }
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails: crypto/rand ends the program instead
+	return b
+}
+
+// kernel opens a guest kernel; "" is the root's own.
+func (m *Manager) kernel(path string) (*kernel.Kernel, error) {
+	if path == "" {
+		path = filepath.Join(m.state.Root(), fileKernel)
+	}
+	return kernel.Open(path, filepath.Join(m.state.Root(), dirKernels))
+}
+
+// diskFormat is what a kernel can mount: EROFS, else ext4.
+func diskFormat(k *kernel.Kernel) rootfs.Format {
+	if k.Support(kernel.EROFS) != kernel.Missing {
+		return rootfs.EROFS
+	}
+	return rootfs.Ext4
+}

@@ -1,0 +1,138 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/supervisor"
+)
+
+// Stop ends a container: its stop signal (or sig, by name), its grace period
+// (or timeout, negative for ever), then SIGKILL, then the end of its VM. It
+// returns when everything is freed; one that does not run is left as it is.
+func (m *Manager) Stop(ctx context.Context, ref string, timeout *time.Duration, sig string) error {
+	vm, err := m.resolve(ref)
+	if err != nil {
+		return err
+	}
+	cmd := supervisor.Command{Op: supervisor.OpStop, Timeout: timeout}
+	if sig != "" {
+		if cmd.Signal, err = stopSignal(sig); err != nil {
+			return err
+		}
+	}
+	_, err = m.final(ctx, vm, cmd)
+	if errors.Is(err, ErrNotRunning) {
+		return nil
+	}
+	return err
+}
+
+// final sends a command and waits for the end of the container.
+func (m *Manager) final(ctx context.Context, vm state.VM, cmd supervisor.Command) (supervisor.Final, error) {
+	c, err := m.dial(ctx, vm, cmd)
+	if err != nil {
+		return supervisor.Final{}, err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	f, err := c.Final(nil)
+	if ctx.Err() != nil {
+		return f, ctx.Err()
+	}
+	if errors.Is(err, supervisor.ErrGone) {
+		// It ended between our words, or was lost: its record knows.
+		code, _ := m.afterLoss(vm.ID)
+		return supervisor.Final{ExitCode: code}, nil
+	}
+	return f, err
+}
+
+// Kill sends a signal to a container's process. SIGKILL ends the VM if the
+// guest does not obey, and returns when everything is freed, as docker does.
+func (m *Manager) Kill(ctx context.Context, ref string, sig syscall.Signal) error {
+	vm, err := m.resolve(ref)
+	if err != nil {
+		return err
+	}
+	if sig == syscall.SIGKILL {
+		_, err := m.final(ctx, vm, supervisor.Command{Op: supervisor.OpStop, Signal: int(sig)})
+		return err
+	}
+	c, err := m.dial(ctx, vm, supervisor.Command{Op: supervisor.OpSignal, Signal: int(sig)})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	r, err := c.Reply()
+	if errors.Is(err, supervisor.ErrGone) {
+		return fmt.Errorf("%w: %s", ErrNotRunning, vm.Name)
+	}
+	if err == nil && r.Error != "" {
+		err = fmt.Errorf("signal %s: %s", vm.Name, r.Error)
+	}
+	return err
+}
+
+// Restart stops a container and starts it again, detached.
+func (m *Manager) Restart(ctx context.Context, ref string, timeout *time.Duration, sig string) error {
+	if err := m.Stop(ctx, ref, timeout, sig); err != nil {
+		return err
+	}
+	_, err := m.Start(ctx, ref, nil)
+	return err
+}
+
+// Wait returns a container's exit code, once it does not run.
+func (m *Manager) Wait(ctx context.Context, ref string) (int, error) {
+	vm, err := m.resolve(ref)
+	if err != nil {
+		return 0, err
+	}
+	f, err := m.final(ctx, vm, supervisor.Command{Op: supervisor.OpWait})
+	if errors.Is(err, ErrNotRunning) {
+		c, err := m.Inspect(ctx, vm.ID)
+		if err != nil {
+			return 0, err
+		}
+		return c.ExitCode, nil
+	}
+	return f.ExitCode, err
+}
+
+// Remove deletes a container and its disk. One that runs is ended first with
+// force, and refused without.
+func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
+	vm, err := m.resolve(ref)
+	if err != nil {
+		return err
+	}
+	lock, err := m.state.Lock(vm.ID)
+	if errors.Is(err, state.ErrLocked) && force {
+		if err := m.Kill(ctx, vm.ID, syscall.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if m.vanished(vm.ID) { // --rm was faster
+			return nil
+		}
+		lock, err = m.state.Lock(vm.ID)
+	}
+	switch {
+	case errors.Is(err, state.ErrLocked):
+		return fmt.Errorf("%w: container %s is running: stop it first, or remove it with -f", ErrConflict, vm.Name)
+	case errors.Is(err, state.ErrNotFound):
+		return m.state.Remove(vm.ID) // an entry without a directory
+	case err != nil:
+		return err
+	}
+	defer lock.Unlock()
+	// A status that cannot be read must not keep its container for ever.
+	if err := m.reap(vm.ID); err != nil && !errors.Is(err, state.ErrDamaged) {
+		return err
+	}
+	return m.state.Remove(vm.ID)
+}

@@ -1,0 +1,55 @@
+package supervisor
+
+import (
+	"time"
+)
+
+// Op is what a client wants of a supervisor.
+type Op string
+
+// Operations of the control socket. A connection opens with one Command. All
+// but OpWatch are answered by a Final frame when the VM has ended and all that
+// belonged to it is free; the connection closes when the lock is free too.
+const (
+	// OpAttach streams output to the client, and input and further commands
+	// (OpSignal, OpResize, OpDetach) from it.
+	OpAttach Op = "attach"
+	// OpStop sends Signal, then SIGKILL after Timeout, then ends the VM.
+	OpStop Op = "stop"
+	// OpSignal sends Signal, and is answered at once by a Reply.
+	OpSignal Op = "signal"
+	OpResize Op = "resize"
+	OpDetach Op = "detach"
+	// OpWait only waits.
+	OpWait Op = "wait"
+	// OpWatch sends an empty frame whenever the log has grown.
+	OpWatch Op = "watch"
+)
+
+// Command is the first frame of a connection, and on an attached one any later
+// control frame.
+type Command struct {
+	Op     Op  `json:"op"`
+	Signal int `json:"signal,omitempty"`
+	// Timeout of OpStop; nil is the container's own, negative is for ever.
+	Timeout *time.Duration `json:"timeout,omitempty"`
+	Cols    uint16         `json:"cols,omitempty"`
+	Rows    uint16         `json:"rows,omitempty"`
+	// Input: the client sends standard input. Once: its loss is the input's end.
+	Input bool `json:"input,omitempty"`
+	Once  bool `json:"once,omitempty"`
+}
+
+// Reply answers OpSignal.
+type Reply struct {
+	Error string `json:"error,omitempty"`
+}
+
+// Final tells how the container ended.
+type Final struct {
+	ExitCode  int    `json:"exitCode"`
+	OOMKilled bool   `json:"oomKilled,omitempty"`
+	Error     string `json:"error,omitempty"`
+
+	phase string // of the start, where that failed
+}

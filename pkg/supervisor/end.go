@@ -1,0 +1,226 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+)
+
+// exitUnknown is the code of a container whose VM ended without a word: what
+// a shell says of a process that SIGKILL ended.
+const exitUnknown = 128 + int(unix.SIGKILL)
+
+// runToEnd copies output until the container's process has ended, and flushes
+// the guest.
+func (s *supervisor) runToEnd() Final {
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		s.pump()
+	}()
+	exit, err := s.awaitExit()
+	close(s.ended)
+	s.hub.hurry()
+	if err != nil {
+		s.machine.Kill() // the streams end with it
+		<-drained
+		return Final{ExitCode: exitUnknown, Error: err.Error()}
+	}
+	s.awaitDrained(drained)
+	s.flush()
+	return Final{ExitCode: exit.Code, OOMKilled: exit.OOMKilled}
+}
+
+// pump takes output from the guest until both streams have ended.
+func (s *supervisor) pump() {
+	for {
+		kind, b, err := s.stdio.ReadFrame()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				s.log.Debug("output ended", "err", err)
+			}
+			return
+		}
+		if len(b) > 0 {
+			s.hub.output(kind, b)
+		}
+	}
+}
+
+// awaitExit waits for the exit of the container's process, or for the end of
+// the VM without one.
+func (s *supervisor) awaitExit() (api.Exit, error) {
+	for {
+		select {
+		case e, ok := <-s.agent.Exits():
+			if ok && e.ID != s.plan.Start.ID {
+				continue
+			}
+			if ok {
+				return e, nil
+			}
+			return api.Exit{}, s.lost()
+		case <-s.machine.Done():
+			// Its last message may still be on the way.
+			if e, ok := s.lastExit(); ok {
+				return e, nil
+			}
+			return api.Exit{}, s.vmEnded()
+		case <-s.ctx.Done():
+			return api.Exit{}, context.Cause(s.ctx)
+		}
+	}
+}
+
+// lastExit takes what the agent's connection still holds once the VM is gone.
+func (s *supervisor) lastExit() (api.Exit, bool) {
+	for e := range s.agent.Exits() {
+		if e.ID == s.plan.Start.ID {
+			return e, true
+		}
+	}
+	return api.Exit{}, false
+}
+
+// lost explains an agent that hung up: the guest is ending, or it is broken.
+func (s *supervisor) lost() error {
+	select {
+	case <-s.machine.Done():
+		return s.vmEnded()
+	case <-time.After(s.plan.Limits.Kill):
+		return errors.New("the guest agent is gone")
+	}
+}
+
+// awaitDrained waits for the rest of the output. The guest sent its end before
+// the exit; only a client that does not read can hold it up, and hub bounds that.
+func (s *supervisor) awaitDrained(drained <-chan struct{}) {
+	select {
+	case <-drained:
+	case <-s.machine.Done():
+		<-drained
+	case <-s.ctx.Done():
+	}
+}
+
+// flush lets the guest write its disk back, unless the disk goes anyway.
+func (s *supervisor) flush() {
+	if s.plan.AutoRemove {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, s.plan.Limits.Shutdown)
+	defer cancel()
+	if err := s.agent.Shutdown(ctx); err != nil {
+		s.log.Debug("shut the guest down", "err", err)
+	}
+	select {
+	case <-s.machine.Done():
+	case <-ctx.Done():
+		s.log.Error("the guest did not shut down in time: its last writes may be lost")
+	}
+}
+
+// signal sends a signal to the container's process. SIGKILL always succeeds:
+// a guest that does not obey loses its VM.
+func (s *supervisor) signal(sig int) error {
+	if sig < 1 || sig > 64 {
+		return fmt.Errorf("invalid signal %d", sig)
+	}
+	select {
+	case <-s.running:
+	default:
+		if sig == int(unix.SIGKILL) {
+			s.kill(errKilled)
+			return nil
+		}
+		return errors.New("the container is still starting")
+	}
+	ctx, cancel := s.callCtx()
+	defer cancel()
+	if sig != int(unix.SIGKILL) {
+		return s.agent.Signal(ctx, api.SignalRequest{ID: s.plan.Start.ID, Signal: sig})
+	}
+	go s.ensureEnd(s.plan.Limits.Kill)
+	if err := s.agent.Signal(ctx, api.SignalRequest{ID: s.plan.Start.ID, Signal: sig}); err != nil {
+		s.kill(errKilled)
+	}
+	return nil
+}
+
+// ensureEnd kills the VM if the container's process has not ended in time.
+func (s *supervisor) ensureEnd(limit time.Duration) {
+	s.hub.hurry()
+	select {
+	case <-s.ended:
+	case <-time.After(limit):
+		s.log.Info("the container did not end after SIGKILL: ending its VM")
+		s.kill(errKilled)
+	}
+}
+
+// stop ends the container as docker does: its signal, its time, then SIGKILL.
+func (s *supervisor) stop(cmd Command) {
+	sig, timeout := s.plan.StopSignal, s.plan.StopTimeout
+	if cmd.Signal != 0 {
+		sig = cmd.Signal
+	}
+	if cmd.Timeout != nil {
+		timeout = *cmd.Timeout
+	}
+	select {
+	case <-s.running:
+	default:
+		s.kill(errKilled) // nothing in there to be asked yet
+		return
+	}
+	if err := s.signal(sig); err != nil {
+		s.log.Info("send stop signal", "err", err)
+		timeout = 0
+	}
+	if timeout < 0 {
+		return
+	}
+	select {
+	case <-s.ended:
+	case <-time.After(timeout):
+		s.signal(int(unix.SIGKILL))
+	}
+}
+
+func (s *supervisor) resize(cmd Command) error {
+	select {
+	case <-s.running:
+	case <-s.ended:
+		return nil
+	}
+	ctx, cancel := s.callCtx()
+	defer cancel()
+	return s.agent.Resize(ctx, api.ResizeRequest{ID: s.plan.Start.ID, Cols: cmd.Cols, Rows: cmd.Rows})
+}
+
+// stdin passes input on once the process is there; nothing is its end.
+func (s *supervisor) stdin(b []byte) {
+	if !s.plan.Start.Stdin {
+		return
+	}
+	select {
+	case <-s.running:
+	case <-s.ctx.Done():
+		return
+	}
+	var err error
+	if len(b) == 0 {
+		err = s.stdio.CloseStdin()
+	} else {
+		err = s.stdio.WriteStdin(b)
+	}
+	if err != nil {
+		s.log.Debug("pass input on", "err", err)
+	}
+}

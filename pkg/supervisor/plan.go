@@ -1,0 +1,75 @@
+// Package supervisor is the process that belongs to one VM for its whole life.
+//
+// The manager prepares a Plan, holds the container's alive lock and spawns the
+// same binary again, detached; that process inherits the lock, boots the VM,
+// starts the container's process in it, copies its output to the log and to
+// those who are attached, and frees everything in every ending. While it lives
+// it answers on the container's control socket (control.go).
+//
+// It is not a daemon: it ends with its VM. If it is killed, the VMM dies with
+// it, the lock is free, and the next command cleans up from the records.
+package supervisor
+
+import (
+	"time"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/vmm"
+)
+
+// Plan is all that a supervisor needs to know. It travels as JSON through a
+// pipe, never through arguments or the environment: it holds the container's
+// environment and the VM's token.
+type Plan struct {
+	ID     string           `json:"id"`
+	Dir    string           `json:"dir"` // the container's directory
+	Driver state.Driver     `json:"driver"`
+	VM     vmm.Config       `json:"vm"`
+	Setup  api.SetupRequest `json:"setup"`
+	Start  api.StartRequest `json:"start"`
+	// AutoRemove deletes the container once it has ended.
+	AutoRemove  bool          `json:"autoRemove"`
+	StopSignal  int           `json:"stopSignal"`
+	StopTimeout time.Duration `json:"stopTimeout"` // negative: for ever
+	LogLimit    int64         `json:"logLimit"`    // bytes
+	Limits      Limits        `json:"limits"`
+	// Timings of what the manager did before.
+	Timings []state.Timing `json:"timings,omitempty"`
+	// Attached says that a client's socket was handed down; Spawn sets it.
+	Attached bool `json:"attached,omitempty"`
+	Debug    bool `json:"debug,omitempty"`
+}
+
+// Limits are how long the supervisor waits for a guest that does not answer.
+// Emulation is 10 to 50 times slower than hardware, so they are generous:
+// they end a hang, they do not measure.
+type Limits struct {
+	Boot     time.Duration `json:"boot"`     // start of the VMM to the agent's hello
+	Call     time.Duration `json:"call"`     // one call of the agent
+	Kill     time.Duration `json:"kill"`     // SIGKILL to the end of the process
+	Shutdown time.Duration `json:"shutdown"` // flush of the writable disk
+	Attached time.Duration `json:"attached"` // a client that takes no output, once the container has ended
+}
+
+// DefaultLimits suit a slow emulated guest.
+func DefaultLimits() Limits {
+	return Limits{
+		Boot:     2 * time.Minute,
+		Call:     time.Minute,
+		Kill:     10 * time.Second,
+		Shutdown: 20 * time.Second,
+		Attached: 10 * time.Second,
+	}
+}
+
+// Outcome is what the supervisor reports once the container's process has
+// started, or could not be.
+type Outcome struct {
+	OK bool `json:"ok"`
+	// ExitCode is docker's: 125, 126 or 127.
+	ExitCode int            `json:"exitCode,omitempty"`
+	Phase    string         `json:"phase,omitempty"` // where it failed
+	Error    string         `json:"error,omitempty"`
+	Timings  []state.Timing `json:"timings,omitempty"`
+}

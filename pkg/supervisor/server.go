@@ -1,0 +1,225 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+)
+
+// maxClients bounds the connections of the control socket. They come from
+// commands of the same user; a loop of them must not exhaust descriptors.
+const maxClients = 256
+
+// server answers on the control socket.
+type server struct {
+	s        *supervisor
+	listener *net.UnixListener
+	slots    chan struct{}
+
+	mu      sync.Mutex
+	waiting map[*client]struct{} // those who get the Final
+}
+
+func (s *supervisor) serve() (*server, error) {
+	path := s.control
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove stale control socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen on control socket: %w", err)
+	}
+	srv := &server{
+		s: s, listener: l,
+		slots:   make(chan struct{}, maxClients),
+		waiting: map[*client]struct{}{},
+	}
+	go srv.accept()
+	return srv, nil
+}
+
+func (srv *server) accept() {
+	for {
+		conn, err := srv.listener.Accept()
+		if err != nil {
+			return // closed
+		}
+		select {
+		case srv.slots <- struct{}{}:
+			go func() {
+				defer func() { <-srv.slots }()
+				srv.handle(conn)
+			}()
+		default:
+			conn.Close()
+		}
+	}
+}
+
+// close stops listening and removes the socket. Connections stay: they end
+// with the process, so that their end also says that the lock is free.
+func (srv *server) close() { srv.listener.Close() }
+
+// final tells everybody who waits how it ended.
+func (srv *server) final(f Final) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	var wg sync.WaitGroup
+	for c := range srv.waiting {
+		wg.Go(func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.conn.SetWriteDeadline(time.Now().Add(srv.s.plan.Limits.Attached))
+			api.WriteMessage(c.conn, api.KindExit, f)
+		})
+	}
+	wg.Wait()
+}
+
+func (srv *server) wait(c *client) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.waiting[c] = struct{}{}
+}
+
+func (srv *server) forget(c *client) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	delete(srv.waiting, c)
+}
+
+// handle serves one connection until its client is gone.
+func (srv *server) handle(conn net.Conn) {
+	c := &client{conn: conn}
+	defer conn.Close()
+	var cmd Command
+	if err := api.ReadMessage(conn, api.KindOpen, &cmd); err != nil {
+		return
+	}
+	switch cmd.Op {
+	case OpSignal:
+		srv.reply(c, srv.s.signal(cmd.Signal))
+	case OpWatch:
+		srv.watch(c)
+	case OpAttach:
+		srv.attach(c, cmd)
+	case OpStop:
+		srv.wait(c)
+		go srv.s.stop(cmd)
+		srv.untilGone(c)
+	case OpWait:
+		srv.wait(c)
+		srv.untilGone(c)
+	default:
+		srv.reply(c, fmt.Errorf("unknown operation %q", cmd.Op))
+	}
+}
+
+func (srv *server) reply(c *client, err error) {
+	var r Reply
+	if err != nil {
+		r.Error = err.Error()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	api.WriteMessage(c.conn, api.KindReply, r)
+}
+
+// untilGone returns when the client has closed its end.
+func (srv *server) untilGone(c *client) {
+	defer srv.forget(c)
+	for {
+		if _, _, err := api.ReadFrame(c.conn, nil); err != nil {
+			return
+		}
+	}
+}
+
+// watch tells a client of the log's growth, and of the end by closing.
+func (srv *server) watch(c *client) {
+	w := srv.s.hub.watch()
+	defer srv.s.hub.unwatch(w)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		srv.untilGone(c)
+	}()
+	for {
+		c.mu.Lock()
+		err := api.WriteFrame(c.conn, api.KindStdout, nil)
+		c.mu.Unlock()
+		if err != nil {
+			return
+		}
+		select {
+		case <-w:
+		case <-gone:
+			return
+		case <-srv.s.logClosed:
+			return
+		}
+	}
+}
+
+// attach connects a client to the container's streams.
+func (srv *server) attach(c *client, cmd Command) {
+	srv.wait(c)
+	defer srv.forget(c)
+	srv.s.hub.add(c)
+	defer srv.s.hub.remove(c)
+	detached := srv.input(c, cmd)
+	if cmd.Input && cmd.Once && !detached {
+		srv.s.stdin(nil)
+	}
+}
+
+// input passes on what an attached client sends until it is gone, and reports
+// whether it took its leave.
+func (srv *server) input(c *client, first Command) (detached bool) {
+	buf := make([]byte, api.MaxData)
+	for {
+		kind, b, err := api.ReadFrame(c.conn, buf)
+		if err != nil {
+			return false
+		}
+		switch kind {
+		case api.KindStdin:
+			if first.Input {
+				srv.s.stdin(b)
+			}
+		case api.KindRequest:
+			var cmd Command
+			if err := api.Decode(b, &cmd); err != nil {
+				return false
+			}
+			if cmd.Op == OpDetach {
+				return true
+			}
+			if err := srv.s.attached(cmd); err != nil {
+				srv.s.log.Debug("command of an attached client", "op", cmd.Op, "err", err)
+			}
+		}
+	}
+}
+
+// attached runs a command that came over an attached connection.
+func (s *supervisor) attached(cmd Command) error {
+	switch cmd.Op {
+	case OpSignal:
+		return s.signal(cmd.Signal)
+	case OpResize:
+		return s.resize(cmd)
+	}
+	return fmt.Errorf("unknown operation %q", cmd.Op)
+}
+
+// callCtx bounds one call of the agent.
+func (s *supervisor) callCtx() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), s.plan.Limits.Call)
+}

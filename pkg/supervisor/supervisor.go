@@ -1,0 +1,334 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/agent"
+	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/logfile"
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/vmm"
+)
+
+// supervisor is the state of one VM's life.
+type supervisor struct {
+	plan   Plan
+	paths  state.Paths
+	store  *state.Store
+	driver vmm.Driver
+	lock   *state.FileLock
+	log    *slog.Logger
+
+	outcome *os.File // until the outcome is reported
+	dir     *os.File // the container's directory, see shortPaths
+	control string   // path of the control socket
+	hub     *hub
+	server  *server
+	status  state.Status
+
+	// ctx ends when the VM is to be killed.
+	ctx  context.Context
+	kill context.CancelCauseFunc
+
+	listener *agent.Listener
+	machine  vmm.Machine
+	agent    *agent.Client
+	stdio    *agent.Stdio
+
+	running   chan struct{} // closed when agent and stdio may be used
+	ended     chan struct{} // closed when the container's process has ended
+	logClosed chan struct{} // closed when the log will not grow any more
+	stopOnce  sync.Once
+}
+
+// errKilled is the cause of ctx when somebody asked for the end.
+var errKilled = errors.New("killed")
+
+// Run is the whole life of the supervisor of container id, in a process that Spawn started. It
+// returns when everything is freed.
+func Run(store *state.Store, drivers []vmm.Driver, id string) error {
+	in, err := inherit()
+	if err == nil && in.plan.ID != id {
+		err = fmt.Errorf("the plan is for %q", in.plan.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("inherit from the starting process: %w", err)
+	}
+	s, err := newSupervisor(store, in, drivers)
+	if err != nil {
+		report(in.outcome, Outcome{ExitCode: 125, Phase: "supervisor", Error: err.Error()})
+		return err
+	}
+	stop := s.onSignals()
+	defer stop()
+	final := s.live(in.attached)
+	s.server.close()
+	s.settle(final)
+	s.server.final(final)
+	return s.lock.Unlock()
+}
+
+func newSupervisor(store *state.Store, in inherited, drivers []vmm.Driver) (*supervisor, error) {
+	p := in.plan
+	s := &supervisor{
+		plan: p, store: store, paths: state.Paths{Dir: p.Dir}, lock: in.lock, outcome: in.outcome,
+		log:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level(p.Debug)})),
+		running: make(chan struct{}), ended: make(chan struct{}), logClosed: make(chan struct{}),
+	}
+	s.ctx, s.kill = context.WithCancelCause(context.Background())
+	if err := s.shortPaths(); err != nil {
+		return nil, err
+	}
+	for _, d := range drivers {
+		if d.Name() == p.Driver.Name {
+			s.driver = d
+		}
+	}
+	if s.driver == nil {
+		return nil, fmt.Errorf("no VMM driver is called %q", p.Driver.Name)
+	}
+	w, err := logfile.Create(s.paths.Log(), p.LogLimit)
+	if err != nil {
+		return nil, err
+	}
+	s.hub = newHub(w, s.log, p.Limits.Attached)
+	s.status = state.Status{
+		Phase: state.PhaseStarting, Driver: p.Driver, Timings: p.Timings,
+		Supervisor: state.IdentifyProcess(os.Getpid()),
+	}
+	for _, d := range p.VM.Disks {
+		s.status.Disks = append(s.status.Disks, d.Path)
+	}
+	if s.server, err = s.serve(); err != nil {
+		w.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// shortPaths names the sockets through a descriptor of their directory. A
+// socket's path has at most 107 bytes (unix(7)), and a root may lie deep. The
+// pid makes the names good in the VMM's process too.
+func (s *supervisor) shortPaths() error {
+	var err error
+	if s.dir, err = os.Open(s.plan.Dir); err != nil {
+		return fmt.Errorf("open container directory: %w", err)
+	}
+	short := state.Paths{Dir: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.dir.Fd())}
+	s.plan.VM.VsockPath, s.plan.VM.Dir, s.control = short.Vsock(), short.VMM(), short.Control()
+	return nil
+}
+
+func level(debug bool) slog.Level {
+	if debug {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// onSignals turns a termination signal into the end of the VM. A hangup is
+// nothing: the terminal that started us may close.
+func (s *supervisor) onSignals() (stop func()) {
+	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT)
+	go func() {
+		for sig := range ch {
+			s.log.Info("ending the VM", "signal", sig.String())
+			s.kill(errKilled)
+		}
+	}()
+	return func() { signal.Stop(ch) }
+}
+
+// live is the main story: boot, start, run, end. When it returns the VM and
+// all that belonged to it are gone.
+func (s *supervisor) live(attached net.Conn) Final {
+	if attached != nil {
+		s.adopt(attached)
+	}
+	if err := state.WriteStatus(s.paths, s.status); err != nil {
+		return s.startFailed("state", err)
+	}
+	defer s.release()
+	for _, step := range []struct {
+		name string
+		run  func() error
+	}{
+		{"vmm", s.startVMM},
+		{"boot", s.awaitAgent},
+		{"setup", s.setup},
+		{"start", s.startProcess},
+	} {
+		begun := time.Now()
+		if err := step.run(); err != nil {
+			return s.startFailed(step.name, err)
+		}
+		s.timing(step.name, time.Since(begun))
+	}
+	if err := s.started(); err != nil {
+		return s.startFailed("state", err)
+	}
+	return s.runToEnd()
+}
+
+func (s *supervisor) timing(name string, d time.Duration) {
+	s.status.Timings = append(s.status.Timings, state.Timing{Name: name, Duration: d})
+	s.log.Debug("phase done", "phase", name, "duration", d)
+}
+
+// adopt serves the client that was attached before the start. Its first frame
+// is there already: it was written before we were spawned.
+func (s *supervisor) adopt(conn net.Conn) {
+	c := &client{conn: conn}
+	var cmd Command
+	if err := api.ReadMessage(conn, api.KindOpen, &cmd); err != nil || cmd.Op != OpAttach {
+		conn.Close()
+		return
+	}
+	s.server.wait(c)
+	s.hub.add(c)
+	go s.server.attach(c, cmd)
+}
+
+func (s *supervisor) startVMM() error {
+	if err := os.MkdirAll(s.paths.VMM(), 0o700); err != nil {
+		return err
+	}
+	var err error
+	if s.listener, err = agent.Listen(s.plan.VM.VsockPath); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, s.plan.Limits.Boot)
+	defer cancel()
+	if s.machine, err = s.driver.Start(ctx, s.plan.VM); err != nil {
+		return err
+	}
+	s.status.VMM = state.IdentifyProcess(s.machine.PID())
+	// On disk before anything else: who finds us dead knows what to look for.
+	return state.WriteStatus(s.paths, s.status)
+}
+
+// awaitAgent waits for the guest's hello, the end of the VM, or the limit.
+func (s *supervisor) awaitAgent() error {
+	ctx, cancel := context.WithTimeout(s.ctx, s.plan.Limits.Boot)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.machine.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	var err error
+	s.agent, err = s.listener.Accept(ctx)
+	if err == nil {
+		s.status.Kernel = s.agent.Hello().Kernel
+		return nil
+	}
+	return s.bootError(err)
+}
+
+func (s *supervisor) setup() error {
+	ctx, cancel := context.WithTimeout(s.ctx, s.plan.Limits.Call)
+	defer cancel()
+	req := s.plan.Setup
+	req.Now = time.Now()
+	_, err := s.agent.Setup(ctx, req)
+	return s.guestError(err)
+}
+
+// startProcess connects the container's streams, then starts its process, so
+// that no output can be lost.
+func (s *supervisor) startProcess() error {
+	ctx, cancel := context.WithTimeout(s.ctx, s.plan.Limits.Call)
+	defer cancel()
+	var err error
+	s.stdio, err = agent.OpenStdio(ctx, s.plan.VM.VsockPath, s.plan.Setup.Token, s.plan.Start.ID)
+	if err != nil {
+		return s.guestError(err)
+	}
+	_, err = s.agent.Start(ctx, s.plan.Start)
+	return s.guestError(err)
+}
+
+// started makes the running container known.
+func (s *supervisor) started() error {
+	s.status.Phase = state.PhaseRunning
+	s.status.StartedAt = time.Now()
+	if err := state.WriteStatus(s.paths, s.status); err != nil {
+		return err
+	}
+	close(s.running)
+	s.report(Outcome{OK: true, Timings: s.status.Timings})
+	return nil
+}
+
+func (s *supervisor) report(o Outcome) {
+	if s.outcome == nil {
+		return
+	}
+	report(s.outcome, o)
+	s.outcome = nil
+}
+
+// report writes the outcome. Whoever waited for it may be gone: the VM lives on.
+func report(f *os.File, o Outcome) {
+	json.NewEncoder(f).Encode(o)
+	f.Close()
+}
+
+// release frees what live acquired, in every ending.
+func (s *supervisor) release() {
+	if s.stdio != nil {
+		s.stdio.Close()
+	}
+	if s.agent != nil {
+		s.agent.Close()
+	}
+	if s.machine != nil {
+		if err := s.machine.Kill(); err != nil {
+			s.log.Error("end the VM", "err", err)
+		}
+	}
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	if err := os.RemoveAll(s.paths.VMM()); err != nil {
+		s.log.Error("remove files of the VMM", "err", err)
+	}
+	if err := s.hub.log.Close(); err != nil {
+		s.log.Error("close log", "err", err)
+	}
+	close(s.logClosed)
+}
+
+// settle writes the last status, or removes the container with --rm.
+func (s *supervisor) settle(f Final) {
+	s.status.Phase = state.PhaseExited
+	s.status.FinishedAt = time.Now()
+	s.status.ExitCode = f.ExitCode
+	s.status.OOMKilled = f.OOMKilled
+	s.status.Error = f.Error
+	s.status.VMM, s.status.Supervisor = state.Process{}, state.Process{}
+	if s.plan.AutoRemove {
+		if err := s.store.Remove(s.plan.ID); err != nil {
+			s.log.Error("remove container", "err", err)
+		}
+	} else if err := state.WriteStatus(s.paths, s.status); err != nil {
+		s.log.Error("write final status", "err", err)
+	}
+	// Last, so that whoever reads the failure finds everything freed.
+	s.report(Outcome{ExitCode: f.ExitCode, Phase: f.phase, Error: f.Error, Timings: s.status.Timings})
+}
