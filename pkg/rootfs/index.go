@@ -53,7 +53,7 @@ func parseFooter(b []byte) (footer, error) {
 	f := footer{entries: int(n(1)), tarSize: n(2), dataSize: n(3), smallSize: n(4), recordsSize: n(5)}
 	f.crc = binary.LittleEndian.Uint32(b[48:])
 	if f.entries < 0 || f.tarSize < 0 || f.dataSize < 0 || f.smallSize < 0 || f.recordsSize < 0 ||
-		int64(f.entries) > f.recordsSize || f.dataSize%blockSize != 0 {
+		binary.LittleEndian.Uint32(b[52:]) != 0 || int64(f.entries) > f.recordsSize || f.dataSize%blockSize != 0 {
 		return footer{}, fmt.Errorf("%w: implausible index", ErrCorrupt)
 	}
 	return f, nil
