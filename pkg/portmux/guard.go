@@ -1,0 +1,164 @@
+package portmux
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// The frame of yamux: version, type, flags (2 bytes), stream id (4), length (4).
+const headerSize = 12
+
+const (
+	typeData   = 0
+	typeWindow = 1
+	typePing   = 2
+)
+
+const (
+	flagSYN = 1
+	flagFIN = 4
+	flagRST = 8
+)
+
+// parity says which stream ids an end may open.
+type parity uint32
+
+const (
+	evenStreams parity = 0 // the guest's
+	oddStreams  parity = 1 // the host's
+)
+
+var errProtocol = errors.New("peer broke the multiplexing protocol")
+
+// guard sits between yamux and the byte stream. It reads along and ends the
+// session where yamux trusts the other end: yamux answers each ping from a new
+// goroutine, without a limit; it keeps a stream, with its buffer, until both
+// ends have closed it; and it accepts a stream under an id of its own.
+//
+// It also joins the header and the body of a frame, which yamux writes apart,
+// into one write: on virtio-serial each write is a trip through the VMM.
+type guard struct {
+	rw   io.ReadWriteCloser
+	peer parity
+
+	header [headerSize]byte // of the frame being read
+	have   int              // bytes of header
+	skip   uint32           // bytes of the frame's body still to come
+
+	frame []byte // a header that waits for its body, then the frame
+
+	mu      sync.Mutex
+	inbound map[uint32]uint16 // streams of the other end: the sides that sent FIN
+}
+
+const (
+	finPeer uint16 = 1
+	finSelf uint16 = 2
+)
+
+func newGuard(rw io.ReadWriteCloser, peer parity) *guard {
+	return &guard{rw: rw, peer: peer, inbound: make(map[uint32]uint16)}
+}
+
+func (g *guard) Close() error { return g.rw.Close() }
+
+func (g *guard) Read(p []byte) (int, error) {
+	n, err := g.rw.Read(p)
+	if e := g.check(p[:n]); e != nil {
+		return 0, e
+	}
+	return n, err
+}
+
+// check follows the frames through p.
+func (g *guard) check(p []byte) error {
+	for len(p) > 0 {
+		if g.skip > 0 {
+			n := min(uint64(g.skip), uint64(len(p)))
+			g.skip -= uint32(n)
+			p = p[n:]
+			continue
+		}
+		n := copy(g.header[g.have:], p)
+		g.have += n
+		p = p[n:]
+		if g.have < headerSize {
+			return nil
+		}
+		g.have = 0
+		if err := g.checkHeader(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *guard) checkHeader() error {
+	kind, flags, id, length := parse(g.header[:])
+	switch kind {
+	case typePing:
+		return fmt.Errorf("%w: ping", errProtocol)
+	case typeData:
+		g.skip = length
+	case typeWindow:
+	default:
+		return nil // yamux knows
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if flags&flagSYN != 0 {
+		if id == 0 || parity(id%2) != g.peer {
+			return fmt.Errorf("%w: stream id %d", errProtocol, id)
+		}
+		if len(g.inbound) >= maxInbound {
+			return fmt.Errorf("%w: more than %d connections", errProtocol, maxInbound)
+		}
+		g.inbound[id] = 0
+	}
+	g.ended(id, flags, finPeer)
+	return nil
+}
+
+// ended notes that a side has closed a stream of the other end.
+func (g *guard) ended(id uint32, flags, side uint16) {
+	fins, ok := g.inbound[id]
+	if !ok {
+		return
+	}
+	if flags&flagFIN != 0 {
+		fins |= side
+		g.inbound[id] = fins
+	}
+	if flags&flagRST != 0 || fins == finPeer|finSelf {
+		delete(g.inbound, id)
+	}
+}
+
+// Write is called by yamux's one sending goroutine: a header, then its body if
+// it has one.
+func (g *guard) Write(p []byte) (int, error) {
+	if len(g.frame) > 0 {
+		g.frame = append(g.frame, p...)
+		_, err := g.rw.Write(g.frame)
+		g.frame = g.frame[:0]
+		return len(p), err
+	}
+	kind, flags, id, length := parse(p)
+	if kind == typeData && length > 0 {
+		g.frame = append(g.frame, p...)
+		return len(p), nil
+	}
+	if flags&(flagFIN|flagRST) != 0 {
+		g.mu.Lock()
+		g.ended(id, flags, finSelf)
+		g.mu.Unlock()
+	}
+	return g.rw.Write(p)
+}
+
+func parse(h []byte) (kind byte, flags uint16, id, length uint32) {
+	return h[1], binary.BigEndian.Uint16(h[2:]), binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
+}

@@ -1,0 +1,160 @@
+package qemu
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/micropod/micropod/pkg/vmm"
+)
+
+// File descriptors that QEMU inherits, in the order of process.files.
+const (
+	fdConsole = 3 + iota
+	fdAgent
+	fdQMP
+)
+
+// The kernel's COMMAND_LINE_SIZE on x86, with the final NUL.
+const maxCommandLine = 2048
+
+// machine turns off what a microVM has no use for. The timer (pit), the
+// interrupt controller (pic) and the clock (rtc) stay: without them the kernel
+// hangs or spends longer to calibrate its clock.
+const machine = "microvm,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on,ioapic2=on," +
+	"usb=off,pcie=off,graphics=off,x-option-roms=off,dump-guest-core=off,mem-merge=off,auto-kernel-cmdline=off"
+
+// sandbox is QEMU's seccomp filter: no new processes, no other identity.
+const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+// platform is what the command line depends on besides the Config.
+type platform struct {
+	accel   string
+	sandbox bool // QEMU has its seccomp filter
+	tscKHz  int  // frequency of the host's time stamp counter, for emulation
+}
+
+// arguments is QEMU's command line without the program's name. It depends on
+// nothing else: no file is opened, nothing is looked up.
+func arguments(c vmm.Config, p platform) ([]string, error) {
+	cmdline := commandLine(c, p)
+	if len(cmdline) >= maxCommandLine {
+		return nil, fmt.Errorf("kernel command line of %d bytes: at most %d", len(cmdline), maxCommandLine-1)
+	}
+	args := []string{
+		"-name", "micropod-" + c.ID,
+		"-no-user-config", "-nodefaults", "-no-reboot",
+		"-display", "none",
+	}
+	if p.sandbox {
+		args = append(args, "-sandbox", sandbox)
+	}
+	args = append(args, "-machine", machine)
+	args = append(args, accelerator(p.accel)...)
+	n := strconv.Itoa(c.CPUs)
+	args = append(args,
+		"-smp", "cpus="+n+",maxcpus="+n+",sockets=1,cores="+n+",threads=1",
+		"-m", strconv.Itoa(c.MemoryMiB)+"M",
+		"-kernel", c.Kernel,
+		"-initrd", c.Initrd,
+		"-append", cmdline,
+		"-global", "virtio-mmio.force-legacy=false",
+	)
+	args = append(args, disks(c.Disks)...)
+	return append(args, channels()...), nil
+}
+
+func accelerator(accel string) []string {
+	if accel == accelKVM {
+		return []string{"-accel", "kvm", "-cpu", "host"}
+	}
+	return []string{"-accel", "tcg,thread=multi", "-cpu", "max"}
+}
+
+// Virtio-mmio buses. QEMU lists them in the ACPI tables from the last to the
+// first, and the kernel names disks in the order of that list, so the first
+// disk takes the last bus. Bus 0 is not used: its interrupt, the second
+// IO-APIC's first, never reaches the guest.
+const (
+	busLast   = 23 // with ioapic2=on
+	busSerial = 2
+	busRNG    = 1
+)
+
+// disks attaches the disks so that they are vda, vdb, … in this order.
+func disks(list []vmm.Disk) []string {
+	var args []string
+	for i, d := range list {
+		node := "disk" + strconv.Itoa(i)
+		args = append(args,
+			"-blockdev", blockdev(node, d),
+			"-device", fmt.Sprintf("virtio-blk-device,bus=virtio-mmio-bus.%d,drive=%s,werror=report,rerror=report", busLast-i, node),
+		)
+	}
+	return args
+}
+
+// blockdev describes a raw file. It is JSON since a path may hold a comma. The
+// format is never guessed: the guest writes the first sector. QEMU's file
+// locks stay on: any number of VMs may read a disk, but a disk that one VM
+// writes is no other's.
+func blockdev(node string, d vmm.Disk) string {
+	type file struct {
+		Driver   string `json:"driver"`
+		Filename string `json:"filename"`
+		ReadOnly bool   `json:"read-only"`
+		AutoRO   bool   `json:"auto-read-only"`
+		Locking  string `json:"locking"`
+	}
+	type raw struct {
+		Driver   string `json:"driver"`
+		Node     string `json:"node-name"`
+		ReadOnly bool   `json:"read-only"`
+		AutoRO   bool   `json:"auto-read-only"`
+		Discard  string `json:"discard"`
+		File     file   `json:"file"`
+	}
+	b, err := json.Marshal(raw{
+		Driver: "raw", Node: node, ReadOnly: d.ReadOnly, Discard: "unmap",
+		File: file{Driver: "file", Filename: d.Path, ReadOnly: d.ReadOnly, Locking: "auto"},
+	})
+	if err != nil {
+		panic(err) // plain strings and booleans
+	}
+	return string(b)
+}
+
+// channels adds the guest's port, entropy, the serial console and QMP.
+func channels() []string {
+	socket := func(id string, fd int) string {
+		return "socket,id=" + id + ",fd=" + strconv.Itoa(fd)
+	}
+	return []string{
+		"-device", fmt.Sprintf("virtio-serial-device,bus=virtio-mmio-bus.%d,max_ports=2", busSerial),
+		"-chardev", socket("agent", fdAgent),
+		"-device", "virtserialport,chardev=agent,name=" + AgentPort,
+		"-object", "rng-builtin,id=rng",
+		"-device", fmt.Sprintf("virtio-rng-device,bus=virtio-mmio-bus.%d,rng=rng", busRNG),
+		"-chardev", socket("console", fdConsole),
+		"-serial", "chardev:console",
+		"-chardev", socket("qmp", fdQMP),
+		"-mon", "chardev=qmp,mode=control",
+	}
+}
+
+// commandLine is the kernel's: what this machine needs, then c.Args, which win.
+func commandLine(c vmm.Config, p platform) string {
+	words := []string{
+		"console=ttyS0", "8250.nr_uarts=1", "quiet",
+		// The guest leaves, or panics, by a triple fault, which ends QEMU at
+		// once (-no-reboot): microvm has no other way out.
+		"reboot=t", "panic=-1",
+		"cryptomgr.notests", // self-tests of every cipher
+		"noreplace-smp",     // rewriting every lock for one CPU
+	}
+	if p.accel == accelTCG {
+		words = append(words, "tsc_early_khz="+strconv.Itoa(p.tscKHz), "tsc=reliable") // tsc.go
+	}
+	return strings.Join(append(words, c.Args...), " ")
+}

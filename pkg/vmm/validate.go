@@ -1,0 +1,69 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Bounds of a Config. MaxDisks leaves virtio-mmio slots for the other devices.
+const (
+	MinMemoryMiB  = 32
+	MaxMemoryMiB  = 1 << 20
+	MaxCPUs       = 32
+	MaxDisks      = 16
+	MaxSocketPath = 100
+	maxID         = 64
+	minID         = 12
+)
+
+// Validate reports what makes c unusable for every driver. It does not look at
+// the host: files may be missing.
+func (c Config) Validate() error {
+	switch {
+	case len(c.ID) < minID || len(c.ID) > maxID || strings.Trim(c.ID, "abcdefghijklmnopqrstuvwxyz0123456789") != "":
+		return fmt.Errorf("vm id %q: want %d to %d characters of [a-z0-9]", c.ID, minID, maxID)
+	case c.Kernel == "":
+		return errors.New("no kernel given")
+	case c.Initrd == "":
+		return errors.New("no initramfs given")
+	case c.CPUs < 1 || c.CPUs > MaxCPUs:
+		return fmt.Errorf("%d vCPUs: want 1 to %d", c.CPUs, MaxCPUs)
+	case c.MemoryMiB < MinMemoryMiB || c.MemoryMiB > MaxMemoryMiB:
+		return fmt.Errorf("%d MiB of memory: want %d to %d", c.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
+	case len(c.Disks) > MaxDisks:
+		return fmt.Errorf("%d disks: at most %d", len(c.Disks), MaxDisks)
+	case c.VsockPath == "" || len(c.VsockPath) > MaxSocketPath:
+		return fmt.Errorf("vsock socket path %q: want 1 to %d bytes", c.VsockPath, MaxSocketPath)
+	case c.ConsolePath == "":
+		return errors.New("no console file given")
+	case c.ConsoleLimit < 0:
+		return fmt.Errorf("console limit of %d bytes", c.ConsoleLimit)
+	case c.Dir == "":
+		return errors.New("no directory for the driver given")
+	}
+	for i, d := range c.Disks {
+		if d.Path == "" {
+			return fmt.Errorf("disk %d has no path", i)
+		}
+	}
+	for _, a := range c.Args {
+		if err := validArg(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kernelWord is what a kernel argument may hold: printable, nothing that ends
+// a word or quotes one.
+var kernelWord = regexp.MustCompile(`^[!#-&(-~]+$`)
+
+func validArg(a string) error {
+	// "--" would hand the words after it to init.
+	if a == "--" || !kernelWord.MatchString(a) {
+		return fmt.Errorf("kernel argument %q: want one word without quotes", a)
+	}
+	return nil
+}
