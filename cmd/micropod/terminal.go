@@ -19,8 +19,9 @@ type terminal struct {
 	once sync.Once
 }
 
-// makeRaw hands every byte typed on f to the container, except the keys that
-// send signals: until the container runs they still interrupt this program.
+// makeRaw hands every byte typed on f to the container. Until the container
+// runs (see passKeys), the keys that send signals still interrupt this program,
+// and its warnings still get their carriage returns.
 func makeRaw(f *os.File) (*terminal, error) {
 	t := &terminal{fd: int(f.Fd())}
 	old, err := unix.IoctlGetTermios(t.fd, unix.TCGETS)
@@ -30,6 +31,7 @@ func makeRaw(f *os.File) (*terminal, error) {
 	t.old = *old
 	raw := rawMode(*old)
 	raw.Lflag |= unix.ISIG
+	raw.Oflag |= old.Oflag & unix.OPOST
 	if err := unix.IoctlSetTermios(t.fd, unix.TCSETS, &raw); err != nil {
 		return nil, fmt.Errorf("set the terminal to raw mode: %w", err)
 	}
@@ -47,7 +49,7 @@ func rawMode(t unix.Termios) unix.Termios {
 	return t
 }
 
-// passKeys lets the container have Ctrl-C and its like too.
+// passKeys lets the container have Ctrl-C and its like too, and its output as it is.
 func (t *terminal) passKeys() {
 	if t == nil {
 		return
