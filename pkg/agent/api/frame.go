@@ -23,27 +23,28 @@ const (
 	KindStderr  Kind = 18
 )
 
-// Stream names one of a process's three standard streams.
-type Stream Kind
+// Stream is the kind of a stdio frame: one of a process's three streams. On a
+// stdio connection the guest sends Stdout and Stderr, the host Stdin.
+type Stream = Kind
 
-// Streams. On a stdio connection the guest sends Stdout and Stderr, the host Stdin.
+// Streams.
 const (
-	Stdin  = Stream(KindStdin)
-	Stdout = Stream(KindStdout)
-	Stderr = Stream(KindStderr)
+	Stdin  Stream = KindStdin
+	Stdout Stream = KindStdout
+	Stderr Stream = KindStderr
 )
 
-// String is "stdin", "stdout" or "stderr".
-func (s Stream) String() string {
-	switch s {
-	case Stdin:
+// String names a stream, or numbers a kind.
+func (k Kind) String() string {
+	switch k {
+	case KindStdin:
 		return "stdin"
-	case Stdout:
+	case KindStdout:
 		return "stdout"
-	case Stderr:
+	case KindStderr:
 		return "stderr"
 	}
-	return fmt.Sprintf("stream %d", byte(s))
+	return fmt.Sprintf("kind %d", byte(k))
 }
 
 // ErrFrame is wrapped by errors about a frame that breaks the protocol.

@@ -1,0 +1,135 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+)
+
+// Folders of the guest's own root, which no container sees.
+const (
+	newRoot   = "/newroot"        // becomes / (see switchRoot)
+	imageDir  = "/micropod/image" // the read-only image
+	rwDir     = "/micropod/rw"    // the writable disk
+	rootDir   = "/micropod/root"  // the overlay of both: the container's root
+	etcDir    = "/micropod/etc"   // files mounted into /etc of containers
+	moduleDir = "/modules"
+	cgroupDir = "/sys/fs/cgroup"
+)
+
+// guestMount is one line of the table of what PID 1 mounts for itself.
+type guestMount struct {
+	source, target, fstype string
+	flags                  uintptr
+	data                   string
+	optional               bool // a kernel without it still runs containers
+}
+
+func (m guestMount) String() string { return m.fstype + " on " + m.target }
+
+const secure = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// bootMounts is what the agent needs before it can speak with the host.
+func bootMounts() []guestMount {
+	return []guestMount{
+		{"proc", "/proc", "proc", secure, "", false},
+		{"sysfs", "/sys", "sysfs", secure, "", false},
+		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0755", false},
+		{"cgroup2", cgroupDir, "cgroup2", secure, "", true},
+	}
+}
+
+func (m guestMount) mount() error {
+	if err := os.MkdirAll(m.target, 0o755); err != nil {
+		return err
+	}
+	err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)
+	if errors.Is(err, unix.EBUSY) { // mounted by the kernel (CONFIG_DEVTMPFS_MOUNT)
+		return nil
+	}
+	if err != nil && !m.optional {
+		return fmt.Errorf("mount %s: %w", m, err)
+	}
+	return nil
+}
+
+// switchRoot puts a tmpfs over the initramfs. A process whose root is the
+// initramfs itself cannot pivot_root, and containers need that. The program
+// stays where it is, held by /proc/self/exe; the initramfs becomes read-only,
+// so that nothing in the guest can overwrite it.
+func switchRoot() error {
+	if err := os.MkdirAll(newRoot, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", newRoot, "tmpfs", secure&^unix.MS_NODEV, "mode=0755"); err != nil {
+		return fmt.Errorf("mount new root: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("make initramfs read-only: %w", err)
+	}
+	if err := unix.Chdir(newRoot); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move new root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+// loadModules loads the *.ko files of dir in the order of their names. All are
+// tried: which one is really needed shows later.
+func loadModules(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*.ko"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names { // Glob sorts
+		errs = append(errs, loadModule(name))
+		os.Remove(name) // gives the memory back
+	}
+	return errors.Join(errs...)
+}
+
+func loadModule(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("load module %s: %w", filepath.Base(name), err)
+	}
+	return nil
+}
+
+// uptime is the time since the kernel started.
+func uptime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// phases collects named moments.
+type phases []api.Phase
+
+func (p *phases) mark(name string) { *p = append(*p, api.Phase{Name: name, At: uptime()}) }
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}

@@ -1,0 +1,139 @@
+package guest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// controllers that containers get, as far as the kernel has them.
+func wantedControllers() []string { return []string{"cpu", "io", "memory", "pids"} }
+
+// enableControllers hands the controllers of the cgroup dir to its children.
+func enableControllers(dir string) error {
+	have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return fmt.Errorf("read cgroup controllers: %w", err)
+	}
+	var words []string
+	for _, c := range strings.Fields(string(have)) {
+		if slices.Contains(wantedControllers(), c) {
+			words = append(words, "+"+c)
+		}
+	}
+	return writeFile(filepath.Join(dir, "cgroup.subtree_control"), strings.Join(words, " "))
+}
+
+func writeFile(path, value string) error { return os.WriteFile(path, []byte(value), 0o644) }
+
+// cgroup is a container's cgroup v2 directory.
+type cgroup struct{ dir string }
+
+// newCgroup makes the cgroup parent/id with the limits of r.
+func newCgroup(parent, id string, r *specs.LinuxResources) (*cgroup, error) {
+	c := &cgroup{dir: filepath.Join(parent, id)}
+	if err := os.Mkdir(c.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make cgroup: %w", err)
+	}
+	for file, value := range cgroupFiles(r) {
+		if err := writeFile(filepath.Join(c.dir, file), value); err != nil {
+			c.remove()
+			return nil, fmt.Errorf("set %s to %s: %w", file, value, err)
+		}
+	}
+	return c, nil
+}
+
+// cgroupFiles are the control files that r asks for: a pure function.
+func cgroupFiles(r *specs.LinuxResources) map[string]string {
+	files := make(map[string]string)
+	if r == nil {
+		return files
+	}
+	limit := func(file string, n *int64) {
+		switch {
+		case n == nil || *n == 0:
+		case *n < 0:
+			files[file] = "max"
+		default:
+			files[file] = strconv.FormatInt(*n, 10)
+		}
+	}
+	if m := r.Memory; m != nil {
+		limit("memory.max", m.Limit)
+		limit("memory.low", m.Reservation)
+		if m.Limit != nil && m.Swap != nil && *m.Limit > 0 && *m.Swap >= *m.Limit {
+			files["memory.swap.max"] = strconv.FormatInt(*m.Swap-*m.Limit, 10)
+		}
+	}
+	if r.Pids != nil {
+		limit("pids.max", r.Pids.Limit)
+	}
+	if c := r.CPU; c != nil && c.Quota != nil && *c.Quota > 0 {
+		period := uint64(100000)
+		if c.Period != nil && *c.Period > 0 {
+			period = *c.Period
+		}
+		files["cpu.max"] = fmt.Sprintf("%d %d", *c.Quota, period)
+	}
+	if c := r.CPU; c != nil && c.Shares != nil && *c.Shares >= 2 {
+		// The scale of cgroup v1 to that of v2, as every runtime converts it.
+		files["cpu.weight"] = strconv.FormatUint(1+((min(*c.Shares, 262144)-2)*9999)/262142, 10)
+	}
+	for file, value := range r.Unified {
+		if filepath.Base(file) == file && strings.Contains(file, ".") {
+			files[file] = value
+		}
+	}
+	return files
+}
+
+// add moves a process into the cgroup.
+func (c *cgroup) add(pid int) error {
+	if err := writeFile(filepath.Join(c.dir, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
+		return fmt.Errorf("enter cgroup: %w", err)
+	}
+	return nil
+}
+
+// oomKilled reports whether the kernel killed a process of the cgroup because
+// memory ran out, in the cgroup or in the whole VM.
+func (c *cgroup) oomKilled() bool {
+	f, err := os.Open(filepath.Join(c.dir, "memory.events"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if n, ok := strings.CutPrefix(s.Text(), "oom_kill "); ok {
+			return n != "0"
+		}
+	}
+	return false
+}
+
+// remove removes the cgroup and those that the container made below it. Its
+// processes are dead by then.
+func (c *cgroup) remove() error {
+	var errs []error
+	var dirs []string
+	_ = filepath.WalkDir(c.dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	for _, dir := range slices.Backward(dirs) {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,34 @@
+package guest
+
+import (
+	"path"
+	"strings"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+)
+
+// checkStart refuses what no stage could start. The host is trusted; this is
+// for the messages, and so that a nil pointer is nobody's problem later.
+func checkStart(r api.StartRequest) error {
+	if err := api.CheckID(r.ID); err != nil {
+		return invalid("spec", "%v", err)
+	}
+	if r.Spec == nil || r.Spec.Process == nil || r.Spec.Linux == nil {
+		return invalid("spec", "no process in the spec")
+	}
+	p := r.Spec.Process
+	if len(p.Args) == 0 {
+		return invalid("spec", "no command specified")
+	}
+	if !path.IsAbs(p.Cwd) {
+		return invalid("cwd", "the working directory %q is invalid, it needs to be an absolute path", api.Clean(p.Cwd, 1024))
+	}
+	for _, words := range [][]string{p.Args, p.Env, {p.Cwd, r.User}, r.GroupAdd} {
+		for _, w := range words {
+			if strings.ContainsRune(w, 0) {
+				return invalid("spec", "a NUL byte in %q", api.Clean(w, 128))
+			}
+		}
+	}
+	return checkNames(r)
+}

@@ -1,0 +1,98 @@
+package guest
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+)
+
+// writeEtcFiles writes the files that go over those of the image, and returns
+// them by their path in the container.
+func writeEtcFiles(parent string, r api.StartRequest) (map[string]string, error) {
+	dir := filepath.Join(parent, r.ID)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	content := map[string]string{
+		"hosts":       hostsFile(r.Hosts),
+		"hostname":    r.Hostname + "\n",
+		"resolv.conf": resolvFile(r.DNS),
+	}
+	files := make(map[string]string, len(content))
+	for name, text := range content {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+		files["/etc/"+name] = p
+	}
+	return files, nil
+}
+
+// hostsFile is docker's /etc/hosts with the lines of extra at its end.
+func hostsFile(extra []api.Host) string {
+	var b strings.Builder
+	b.WriteString("127.0.0.1\tlocalhost\n" +
+		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		"fe00::\tip6-localnet\n" +
+		"ff00::\tip6-mcastprefix\n" +
+		"ff02::1\tip6-allnodes\n" +
+		"ff02::2\tip6-allrouters\n")
+	for _, h := range extra {
+		fmt.Fprintf(&b, "%s\t%s\n", h.Addr, strings.Join(h.Names, " "))
+	}
+	return b.String()
+}
+
+// resolvFile is /etc/resolv.conf, resolv.conf(5).
+func resolvFile(d api.DNS) string {
+	var b strings.Builder
+	for _, s := range d.Servers {
+		fmt.Fprintf(&b, "nameserver %s\n", s)
+	}
+	if len(d.Search) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(d.Search, " "))
+	}
+	if len(d.Options) > 0 {
+		fmt.Fprintf(&b, "options %s\n", strings.Join(d.Options, " "))
+	}
+	return b.String()
+}
+
+// checkNames refuses what would become another word or line in a file of /etc.
+func checkNames(r api.StartRequest) error {
+	if r.Hostname == "" || len(r.Hostname) > 64 || !isWord(r.Hostname) {
+		return invalid("hostname", "bad host name %q", api.Clean(r.Hostname, 128))
+	}
+	if len(r.Domainname) > 64 || r.Domainname != "" && !isWord(r.Domainname) {
+		return invalid("hostname", "bad domain name %q", api.Clean(r.Domainname, 128))
+	}
+	for _, h := range r.Hosts {
+		if _, err := netip.ParseAddr(h.Addr); err != nil {
+			return invalid("hosts", "bad address %q", api.Clean(h.Addr, 128))
+		}
+		for _, n := range h.Names {
+			if !isWord(n) {
+				return invalid("hosts", "bad name %q", api.Clean(n, 128))
+			}
+		}
+	}
+	for _, words := range [][]string{r.DNS.Servers, r.DNS.Search, r.DNS.Options} {
+		for _, w := range words {
+			if !isWord(w) {
+				return invalid("dns", "bad word %q", api.Clean(w, 128))
+			}
+		}
+	}
+	return nil
+}
+
+// isWord reports whether s is one word: not empty, no blank, control character
+// or comment sign.
+func isWord(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f || c == '#' })
+}

@@ -1,0 +1,283 @@
+package guest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+)
+
+// process is a container: its first process and what belongs to it.
+type process struct {
+	id     string
+	pid    int
+	cgroup *cgroup
+	io     *stdio
+	tty    *os.File // master of its terminal, nil without
+	peer   *os.File // a slave, so that the terminal outlives a process that closes it
+	out    []pipe   // the streams to copy to the host
+	exited <-chan syscall.WaitStatus
+	dead   chan struct{} // closed when the process has been reaped
+	owner  *control      // who is told about the end
+	live   bool          // launched: all of the above is set (under agent.mu)
+}
+
+type pipe struct {
+	kind api.Kind
+	file *os.File
+}
+
+// stopTimeout bounds the wait for killed containers when the guest leaves.
+const stopTimeout = 10 * time.Second
+
+// start starts a container; what it returns as after follows the process to
+// its end and must run once the reply is on its way.
+func (a *agent) start(c *control, r api.StartRequest) (any, func(), error) {
+	if err := checkStart(r); err != nil {
+		return nil, nil, err
+	}
+	p := &process{id: r.ID, owner: c, dead: make(chan struct{}), io: a.slot(r.ID)}
+	if err := a.reserve(p); err != nil {
+		return nil, nil, err
+	}
+	phases, err := a.launch(p, r)
+	if err != nil {
+		a.release(p)
+		return nil, nil, err
+	}
+	a.mu.Lock()
+	p.live = true
+	a.mu.Unlock()
+	return api.StartReply{PID: p.pid, Phases: phases}, func() { go a.log.contain("container "+p.id, func() { a.follow(p) }) }, nil
+}
+
+// reserve takes the id.
+func (a *agent) reserve(p *process) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.state != setUp {
+		return invalid("start", "the guest is not set up")
+	}
+	if a.procs[p.id] != nil {
+		return invalid("start", "container %s runs already", p.id)
+	}
+	a.procs[p.id] = p
+	return nil
+}
+
+func (a *agent) release(p *process) {
+	a.mu.Lock()
+	delete(a.procs, p.id)
+	if a.slots[p.id] == p.io {
+		delete(a.slots, p.id)
+	}
+	a.mu.Unlock()
+}
+
+// launch runs the container stage up to the moment before its exec.
+func (a *agent) launch(p *process, r api.StartRequest) (phases, error) {
+	var undo cleanup
+	defer undo.run()
+	files, err := writeEtcFiles(etcDir, r)
+	if err != nil {
+		return nil, internal("etc", err)
+	}
+	p.cgroup, err = newCgroup(cgroupDir, "ctr-"+p.id, r.Spec.Linux.Resources)
+	if err != nil {
+		return nil, internal("cgroup", err)
+	}
+	undo.add(func() { _ = p.cgroup.remove() })
+	l, err := newLauncher(r)
+	if err != nil {
+		return nil, internal("streams", err)
+	}
+	undo.add(l.close)
+	p.pid, p.exited, err = a.reaper.start("/proc/self/exe", []string{stageName, "container"}, l.attr())
+	if err != nil {
+		return nil, internal("fork", err)
+	}
+	l.closeChild()
+	undo.add(func() { // before the rest: nothing can be removed under a live process
+		_ = a.reaper.signal(p.pid, unix.SIGKILL)
+		<-p.exited
+	})
+	if err := p.cgroup.add(p.pid); err != nil {
+		return nil, internal("cgroup", err)
+	}
+	phases, err := l.handshake(stageConfig{StartRequest: r, Root: rootDir, Files: files})
+	if err != nil {
+		return nil, err
+	}
+	if err := p.connect(l, r); err != nil {
+		return nil, internal("tty", err)
+	}
+	undo.cancel()
+	return phases, nil
+}
+
+// connect takes over the streams that l has opened.
+func (p *process) connect(l *launcher, r api.StartRequest) error {
+	if !r.Spec.Process.Terminal {
+		p.out = []pipe{{api.KindStdout, l.stdout}, {api.KindStderr, l.stderr}}
+		p.io.run(l.stdin, false)
+		return l.socket.Close()
+	}
+	var err error
+	if p.tty, p.peer, err = l.terminal(); err != nil {
+		return err
+	}
+	p.out = []pipe{{api.KindStdout, p.tty}}
+	if r.Stdin {
+		p.io.run(p.tty, true)
+	} else {
+		p.io.run(nil, true)
+	}
+	return nil
+}
+
+// follow waits for the end of the process and reports it, after all output.
+func (a *agent) follow(p *process) {
+	var pumps sync.WaitGroup
+	for _, s := range p.out {
+		pumps.Go(func() { a.log.contain("output of "+p.id, func() { p.io.pump(s.kind, s.file) }) })
+	}
+	ws := <-p.exited
+	close(p.dead)
+	at := time.Now()
+	// The kernel has killed and reaped all of the pid namespace before its
+	// first process could be reaped: no writer is left.
+	if p.peer != nil {
+		p.peer.Close()
+	} else {
+		p.io.closeStdin()
+	}
+	stop := p.io.giveUp()
+	pumps.Wait()
+	p.io.finish()
+	stop()
+	exit := api.Exit{ID: p.id, OOMKilled: p.cgroup.oomKilled(), At: at}
+	exit.Code, exit.Signal = exitCode(ws)
+	if err := p.cgroup.remove(); err != nil {
+		a.log.printf("remove cgroup of %s: %v", p.id, err)
+	}
+	a.release(p)
+	if err := p.owner.send(api.KindExit, exit); err != nil {
+		a.log.printf("report the end of %s: %v", p.id, err)
+	}
+}
+
+// running returns the process of a container.
+func (a *agent) running(id string) (*process, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.procs[id]
+	if p == nil || !p.live {
+		return nil, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("no container %q runs", api.Clean(id, api.MaxID))}
+	}
+	return p, nil
+}
+
+func (a *agent) signal(r api.SignalRequest) error {
+	if r.Signal < 1 || r.Signal > 64 {
+		return invalid("signal", "signal %d", r.Signal)
+	}
+	p, err := a.running(r.ID)
+	if err != nil {
+		return err
+	}
+	if err := a.reaper.signal(p.pid, syscall.Signal(r.Signal)); err != nil {
+		return &api.Error{Code: api.CodeNotFound, Phase: "signal", Message: err.Error()}
+	}
+	return nil
+}
+
+func (a *agent) resize(r api.ResizeRequest) error {
+	p, err := a.running(r.ID)
+	if err != nil {
+		return err
+	}
+	if p.tty == nil {
+		return invalid("resize", "container %s has no terminal", p.id)
+	}
+	return setWinsize(p.tty, r.Cols, r.Rows)
+}
+
+func setWinsize(f *os.File, cols, rows uint16) error {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := rc.Control(func(fd uintptr) {
+		err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: cols, Row: rows})
+	})
+	return errors.Join(cerr, err)
+}
+
+// stopAll kills every container and waits until they are dead, so that their
+// mounts are gone.
+func (a *agent) stopAll() {
+	a.mu.Lock()
+	procs := make([]*process, 0, len(a.procs))
+	for _, p := range a.procs {
+		if p.live {
+			procs = append(procs, p)
+		}
+	}
+	a.mu.Unlock()
+	timeout := time.After(stopTimeout)
+	for _, p := range procs {
+		_ = a.reaper.signal(p.pid, unix.SIGKILL)
+	}
+	for _, p := range procs {
+		select {
+		case <-p.dead:
+		case <-timeout:
+			a.log.printf("container %s did not die within %s", p.id, stopTimeout)
+			return
+		}
+	}
+}
+
+// cleanup is a stack of undo steps, run unless cancelled.
+type cleanup struct{ steps []func() }
+
+func (c *cleanup) add(f func()) { c.steps = append(c.steps, f) }
+func (c *cleanup) cancel()      { c.steps = nil }
+func (c *cleanup) run() {
+	for i := len(c.steps) - 1; i >= 0; i-- {
+		c.steps[i]()
+	}
+}
+
+// stageConfig is what the container stage is told.
+type stageConfig struct {
+	api.StartRequest
+	Root  string            // the overlay
+	Files map[string]string // path in the container -> file of the guest
+}
+
+// stageStatus is the stage's answer, just before it executes the command.
+type stageStatus struct {
+	Error  *api.Error  `json:"error,omitempty"`
+	Phases []api.Phase `json:"phases,omitempty"`
+}
+
+// readStatus reads the stage's answer; its end without one is an error.
+func readStatus(r io.Reader) (stageStatus, error) {
+	var s stageStatus
+	if err := json.NewDecoder(io.LimitReader(r, api.MaxReply)).Decode(&s); err != nil {
+		return s, internal("stage", fmt.Errorf("the container stage ended without an answer: %w", err))
+	}
+	if s.Error != nil {
+		return s, s.Error
+	}
+	return s, nil
+}
