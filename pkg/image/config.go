@@ -3,6 +3,7 @@ package image
 import (
 	"encoding/json"
 	"fmt"
+	"runtime"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -49,6 +50,14 @@ func layersInHistory(history []ocispec.History) int {
 		}
 	}
 	return n
+}
+
+// ownPlatform is the platform of a stored image in normal form; what its config
+// leaves open is this machine's.
+func ownPlatform(c *ocispec.Image) ocispec.Platform {
+	p := c.Platform
+	p.OS, p.Architecture = or(p.OS, "linux"), or(p.Architecture, runtime.GOARCH)
+	return normalizePlatform(p)
 }
 
 // checkPlatform compares an image's own platform with the wanted one. Parts

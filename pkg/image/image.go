@@ -98,7 +98,8 @@ type Image struct {
 	Added time.Time
 	// Size is what its layers take on disk, in bytes, shared ones included.
 	Size int64
-	// Platform is "os/arch" or "os/arch/variant".
+	// Platform is "os/arch" or "os/arch/variant", in normal form: linux/amd64,
+	// linux/arm64, linux/arm/v7.
 	Platform string
 	// Config is the image's config as decoded.
 	Config ocispec.Image
@@ -107,4 +108,13 @@ type Image struct {
 	Raw []byte
 	// DiffIDs are the layers, lowest first.
 	DiffIDs []string
+}
+
+// Fits reports whether the image suits a platform in Pull's form.
+func (i *Image) Fits(platform string) (bool, error) {
+	want, err := parsePlatform(platform)
+	if err != nil {
+		return false, err
+	}
+	return platformRank(want, ownPlatform(&i.Config)) > 0, nil
 }

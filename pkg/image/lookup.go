@@ -22,7 +22,18 @@ func (s *Store) Get(ref string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.load(r)
+	img, err := s.load(r)
+	if err != nil && s.gone(r.ID) {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, ref)
+	}
+	return img, err
+}
+
+// gone reports whether an image was removed since its record was read, by
+// somebody whom we do not wait for.
+func (s *Store) gone(id string) bool {
+	x, err := s.readIndex()
+	return err == nil && x.byID(id) == nil
 }
 
 // List returns the images, oldest first, and an error for each one that cannot
@@ -37,7 +48,9 @@ func (s *Store) List() ([]*Image, []error) {
 	for _, r := range x.records {
 		img, err := s.load(r)
 		if err != nil {
-			errs = append(errs, err)
+			if !s.gone(r.ID) {
+				errs = append(errs, err)
+			}
 			continue
 		}
 		images = append(images, img)
@@ -130,7 +143,7 @@ func (s *Store) describe(r *record) (*Image, error) {
 	}
 	img := &Image{
 		ID: r.ID, Names: slices.Clone(r.Names), Digests: slices.Clone(r.Digests), Manifest: r.Manifest,
-		Added: r.Added, Platform: platformString(c.Platform), Config: *c, Raw: raw, DiffIDs: diffIDs,
+		Added: r.Added, Platform: platformString(ownPlatform(c)), Config: *c, Raw: raw, DiffIDs: diffIDs,
 	}
 	if c.Created != nil {
 		img.Created = *c.Created

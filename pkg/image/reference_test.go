@@ -169,3 +169,15 @@ func TestChoosePlatform(t *testing.T) {
 	_, err := choosePlatform(index("linux/arm64/v8", "linux/s390x", "attestation"), *plat("linux/amd64"))
 	wantErr(t, err, ErrPlatform, "image for another platform", "wanted linux/amd64", "available: linux/arm64/v8, linux/s390x")
 }
+
+func TestFits(t *testing.T) {
+	img := &Image{Config: ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}}}
+	for platform, want := range map[string]bool{"linux/arm64": true, "arm64": true, "linux/arm64/v8": true, "linux/amd64": false} {
+		if got, err := img.Fits(platform); got != want || err != nil {
+			t.Errorf("Fits(%s) = %t, %v", platform, got, err)
+		}
+	}
+	if _, err := img.Fits("a/b/c/d"); !errors.Is(err, ErrReference) {
+		t.Error(err)
+	}
+}
