@@ -143,11 +143,11 @@ func moduleELF(t *testing.T, m Module) *elf.File {
 // strings decide. They must be in the code of the feature and nowhere else.
 func TestMarkersTellModulesFromBuiltin(t *testing.T) {
 	k, _ := openReal(t)
+	elf, err := readBounded(k.Path, maxELF)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for f, spec := range specs() {
-		elf, err := readBounded(k.Path, maxELF)
-		if err != nil {
-			t.Fatal(err)
-		}
 		inKernel := bytes.Contains(elf, []byte(spec.marker))
 		switch k.Support(f) {
 		case Builtin:

