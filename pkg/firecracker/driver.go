@@ -89,14 +89,11 @@ func (d *Driver) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 
 // prepare checks everything that can be checked before anything is made.
 func (d *Driver) prepare(c vmm.Config) (*machine, error) {
-	if err := checkConfig(c); err != nil {
-		return nil, err
-	}
 	c, err := absolute(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkConfig(c); err != nil { // paths have grown
+	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	requests, err := plan(c)

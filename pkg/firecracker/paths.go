@@ -7,18 +7,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/pkg/vmm"
-)
-
-const (
-	// maxVsockPath leaves room in a socket's path for "_" and a port.
-	maxVsockPath = 100
-	minMemoryMiB = 32
-	minID, maxID = 12, 64
 )
 
 // files are the driver's own names in Config.Dir.
@@ -44,7 +36,7 @@ func absolute(c vmm.Config) (vmm.Config, error) {
 	}
 	for _, p := range paths {
 		if *p == "" {
-			continue // check names the field
+			continue // Validate names the field
 		}
 		abs, err := filepath.Abs(*p)
 		if err != nil {
@@ -53,20 +45,6 @@ func absolute(c vmm.Config) (vmm.Config, error) {
 		*p = abs
 	}
 	return c, nil
-}
-
-// checkConfig holds c against the contract. It looks at no file.
-func checkConfig(c vmm.Config) error {
-	switch {
-	case len(c.ID) < minID || len(c.ID) > maxID || strings.Trim(c.ID, "abcdefghijklmnopqrstuvwxyz0123456789") != "":
-		return fmt.Errorf("id %q: must be %d to %d of a-z and 0-9", c.ID, minID, maxID)
-	case c.MemoryMiB < minMemoryMiB:
-		return fmt.Errorf("memory of %d MiB: must be at least %d", c.MemoryMiB, minMemoryMiB)
-	case len(c.VsockPath) > maxVsockPath:
-		return fmt.Errorf("vsock path %s has %d bytes, must have at most %d: choose a shorter root directory", c.VsockPath, len(c.VsockPath), maxVsockPath)
-	}
-	return firstOf(inRange("cpus", c.CPUs, 1, maxVCPUs), notEmpty("kernel", c.Kernel), notEmpty("initrd", c.Initrd),
-		notEmpty("vsock path", c.VsockPath), notEmpty("console path", c.ConsolePath), notEmpty("dir", c.Dir))
 }
 
 // checkFiles looks for what the VMM will open: its own messages name neither

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -105,43 +106,31 @@ func TestCommandLineBudget(t *testing.T) {
 	}
 }
 
-func TestPlanRefusesWords(t *testing.T) {
-	for _, w := range []string{"", " ", "a b", "a\tb", "a\nb", `a"b`, "a'b", `a\b`, "a\x00", "a\x7f", "é", "--"} {
-		c := planConfig()
-		c.Args = []string{w}
-		if _, err := plan(c); err == nil {
-			t.Errorf("word %q is accepted", w)
-		}
-	}
-}
-
-func TestCheckConfig(t *testing.T) {
-	if err := checkConfig(planConfig()); err != nil {
-		t.Fatal(err)
-	}
+// TestBadConfigs: nothing is made for a Config that the contract forbids.
+func TestBadConfigs(t *testing.T) {
 	for name, change := range map[string]func(*vmm.Config){
-		"no id":           func(c *vmm.Config) { c.ID = "" },
-		"short id":        func(c *vmm.Config) { c.ID = "abc" },
-		"long id":         func(c *vmm.Config) { c.ID = strings.Repeat("a", 65) },
 		"id with a slash": func(c *vmm.Config) { c.ID = "abcdef/../0123" },
-		"upper case id":   func(c *vmm.Config) { c.ID = "ABCDEF012345" },
-		"no cpus":         func(c *vmm.Config) { c.CPUs = 0 },
 		"33 cpus":         func(c *vmm.Config) { c.CPUs = 33 },
 		"31 MiB":          func(c *vmm.Config) { c.MemoryMiB = 31 },
 		"no kernel":       func(c *vmm.Config) { c.Kernel = "" },
-		"no initrd":       func(c *vmm.Config) { c.Initrd = "" },
-		"no vsock":        func(c *vmm.Config) { c.VsockPath = "" },
-		"long vsock":      func(c *vmm.Config) { c.VsockPath = "/" + strings.Repeat("a", maxVsockPath) },
-		"no console":      func(c *vmm.Config) { c.ConsolePath = "" },
-		"no dir":          func(c *vmm.Config) { c.Dir = "" },
+		"long vsock path": func(c *vmm.Config) { c.VsockPath = "/" + strings.Repeat("a", vmm.MaxSocketPath) },
+		"two words":       func(c *vmm.Config) { c.Args = []string{"a init=/bin/sh"} },
+		"separator":       func(c *vmm.Config) { c.Args = []string{"--"} },
+		"quote":           func(c *vmm.Config) { c.Args = []string{`a="b`} },
+		"too long":        func(c *vmm.Config) { c.Args = []string{strings.Repeat("a", maxCmdline)} },
 	} {
-		c := planConfig()
+		c := setup(t)
 		change(&c)
-		if err := checkConfig(c); err == nil {
+		if _, err := newDriver(t, "ok").Start(context.Background(), c); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+		if got := names(t, c); got != before {
+			t.Errorf("%s: afterwards there are: %s", name, got)
+		}
 	}
-	if _, err := filesIn("/" + strings.Repeat("a", 90)); err == nil || !strings.Contains(err.Error(), "a socket can have 107") {
+	c := setup(t)
+	c.Dir = filepath.Join(c.Dir, strings.Repeat("a", 90))
+	if _, err := newDriver(t, "ok").Start(context.Background(), c); err == nil || !strings.Contains(err.Error(), "a socket can have 107") {
 		t.Errorf("long dir: %v", err)
 	}
 }
