@@ -23,13 +23,17 @@ const (
 	flagRST = 8
 )
 
-// parity says which stream ids an end may open.
-type parity uint32
+// role is an end of the session: which stream ids it opens, and how many
+// streams each end may have open that it opened itself.
+type role struct {
+	odd       bool
+	own, peer int
+}
 
-const (
-	evenStreams parity = 0 // the guest's
-	oddStreams  parity = 1 // the host's
-)
+func hostRole() role  { return role{odd: true, own: maxOutbound, peer: maxInbound} }
+func guestRole() role { return role{odd: false, own: maxInbound, peer: maxOutbound} }
+
+func (r role) owns(id uint32) bool { return id%2 == 1 == r.odd }
 
 var errProtocol = errors.New("peer broke the multiplexing protocol")
 
@@ -42,7 +46,7 @@ var errProtocol = errors.New("peer broke the multiplexing protocol")
 // into one write: on virtio-serial each write is a trip through the VMM.
 type guard struct {
 	rw   io.ReadWriteCloser
-	peer parity
+	role role
 
 	header [headerSize]byte // of the frame being read
 	have   int              // bytes of header
@@ -51,7 +55,9 @@ type guard struct {
 	frame []byte // a header that waits for its body, then the frame
 
 	mu      sync.Mutex
-	inbound map[uint32]uint16 // streams of the other end: the sides that sent FIN
+	streams map[uint32]uint16 // those that yamux holds: the sides that sent FIN
+	own     int               // opened by this end, or about to be
+	peer    int               // opened by the other end
 }
 
 const (
@@ -59,8 +65,19 @@ const (
 	finSelf uint16 = 2
 )
 
-func newGuard(rw io.ReadWriteCloser, peer parity) *guard {
-	return &guard{rw: rw, peer: peer, inbound: make(map[uint32]uint16)}
+func newGuard(rw io.ReadWriteCloser, r role) *guard {
+	return &guard{rw: rw, role: r, streams: make(map[uint32]uint16)}
+}
+
+// reserve takes the place of a stream that this end will open.
+func (g *guard) reserve() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.own >= g.role.own {
+		return false
+	}
+	g.own++
+	return true
 }
 
 func (g *guard) Close() error { return g.rw.Close() }
@@ -110,30 +127,37 @@ func (g *guard) checkHeader() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if flags&flagSYN != 0 {
-		if id == 0 || parity(id%2) != g.peer {
+		if _, open := g.streams[id]; open || id == 0 || g.role.owns(id) {
 			return fmt.Errorf("%w: stream id %d", errProtocol, id)
 		}
-		if len(g.inbound) >= maxInbound {
-			return fmt.Errorf("%w: more than %d connections", errProtocol, maxInbound)
+		if g.peer >= g.role.peer {
+			return fmt.Errorf("%w: more than %d connections", errProtocol, g.role.peer)
 		}
-		g.inbound[id] = 0
+		g.streams[id] = 0
+		g.peer++
 	}
 	g.ended(id, flags, finPeer)
 	return nil
 }
 
-// ended notes that a side has closed a stream of the other end.
+// ended notes that a side has closed a stream, as yamux does.
 func (g *guard) ended(id uint32, flags, side uint16) {
-	fins, ok := g.inbound[id]
+	fins, ok := g.streams[id]
 	if !ok {
 		return
 	}
 	if flags&flagFIN != 0 {
 		fins |= side
-		g.inbound[id] = fins
+		g.streams[id] = fins
 	}
-	if flags&flagRST != 0 || fins == finPeer|finSelf {
-		delete(g.inbound, id)
+	if flags&flagRST == 0 && fins != finPeer|finSelf {
+		return
+	}
+	delete(g.streams, id)
+	if g.role.owns(id) {
+		g.own--
+	} else {
+		g.peer--
 	}
 }
 
@@ -151,8 +175,11 @@ func (g *guard) Write(p []byte) (int, error) {
 		g.frame = append(g.frame, p...)
 		return len(p), nil
 	}
-	if flags&(flagFIN|flagRST) != 0 {
+	if flags&(flagSYN|flagFIN|flagRST) != 0 && kind <= typeWindow {
 		g.mu.Lock()
+		if flags&flagSYN != 0 {
+			g.streams[id] = 0 // reserved in own
+		}
 		g.ended(id, flags, finSelf)
 		g.mu.Unlock()
 	}

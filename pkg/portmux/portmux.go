@@ -13,9 +13,9 @@
 // the other end breaks the protocol. All of its connections and listeners end
 // with it: readers get what has arrived, then io.EOF.
 //
-// The host end bounds what the other end can make it hold: maxInbound
-// connections that the other end opened, maxStreams in all, a window of
-// unread bytes in each, and nothing else.
+// The host end bounds what a guest can make it hold: maxInbound connections
+// that the guest opened, each counted until both ends have closed it, a window
+// of 256 KiB of unread bytes for each connection, and nothing else.
 package portmux
 
 import (
@@ -39,9 +39,9 @@ var ErrRefused = errors.New("connection refused")
 var ErrTooMany = errors.New("too many connections")
 
 const (
-	maxStreams = 1023 // connections of a session, as in Firecracker's vsock
-	maxInbound = 128  // of those, opened by the other end and not yet closed by both
-	backlog    = 64   // connections that wait in a Listener
+	maxOutbound = 1023 // connections that the host opened, as in Firecracker's vsock
+	maxInbound  = 128  // connections that the guest opened
+	backlog     = 64   // connections that wait in a Listener
 )
 
 // Answers to the port number that opens a stream.
@@ -58,6 +58,7 @@ type Handler func(port uint32) (serve func(net.Conn), err error)
 // Session is one end of the multiplexed stream. Safe for concurrent use.
 type Session struct {
 	mux      *yamux.Session
+	guard    *guard
 	fallback Handler
 
 	mu        sync.Mutex
@@ -76,22 +77,22 @@ func WithHandler(h Handler) Option {
 // Host starts the host's end on rw and owns rw from then on. Closing rw must
 // end a Read or Write that is under way.
 func Host(rw io.ReadWriteCloser, options ...Option) (*Session, error) {
-	return open(rw, yamux.Client, evenStreams, options)
+	return open(rw, yamux.Client, hostRole(), options)
 }
 
 // Guest starts the guest's end on rw and owns rw from then on.
 func Guest(rw io.ReadWriteCloser, options ...Option) (*Session, error) {
-	return open(rw, yamux.Server, oddStreams, options)
+	return open(rw, yamux.Server, guestRole(), options)
 }
 
 type starter func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)
 
-func open(rw io.ReadWriteCloser, start starter, peer parity, options []Option) (*Session, error) {
-	s := &Session{listeners: make(map[uint32]*listener)}
+func open(rw io.ReadWriteCloser, start starter, r role, options []Option) (*Session, error) {
+	s := &Session{guard: newGuard(rw, r), listeners: make(map[uint32]*listener)}
 	for _, o := range options {
 		o(s)
 	}
-	mux, err := start(newGuard(rw, peer), config())
+	mux, err := start(s.guard, config())
 	if err != nil {
 		return nil, fmt.Errorf("start multiplexer: %w", err)
 	}
@@ -110,7 +111,7 @@ func config() *yamux.Config {
 	c.ConnectionWriteTimeout = 1000 * time.Hour
 	// More than the guard lets in, so that yamux never has to reset a stream
 	// from its reading loop.
-	c.AcceptBacklog = maxStreams + 1
+	c.AcceptBacklog = maxOutbound + 1
 	// The peer chooses what yamux would log.
 	c.LogOutput = nil
 	c.Logger = log.New(io.Discard, "", 0)
@@ -120,7 +121,7 @@ func config() *yamux.Config {
 // Dial connects to port at the other end. It waits, bounded by ctx, for an
 // other end that is not up yet.
 func (s *Session) Dial(ctx context.Context, port uint32) (net.Conn, error) {
-	if s.mux.NumStreams() >= maxStreams {
+	if !s.guard.reserve() {
 		return nil, fmt.Errorf("dial port %d: %w", port, ErrTooMany)
 	}
 	type result struct {
