@@ -205,6 +205,9 @@ func (t *tarReader) content(r *runReader) error {
 	if err != nil {
 		return err
 	}
+	if st, err := r.f.Stat(); err != nil || off > st.Size() || size > st.Size()-off {
+		return fmt.Errorf("%w: frame: contents of %d bytes at %d", ErrCorrupt, size, off)
+	}
 	t.cur, t.left = r, size
 	return r.seek(off)
 }
