@@ -80,8 +80,8 @@ const (
 // for entries that say nothing about the file system.
 func newEntry(hdr *tar.Header, l *Limits) (e entry, ok bool, err error) {
 	name := hdr.Name
-	if hdr.Typeflag == tar.TypeXGlobalHeader {
-		return e, false, nil
+	if err := checkPAX(hdr); err != nil || hdr.Typeflag == tar.TypeXGlobalHeader {
+		return e, false, err
 	}
 	e.kind, err = kindOf(hdr)
 	if err != nil {
@@ -104,6 +104,25 @@ func newEntry(hdr *tar.Header, l *Limits) (e entry, ok bool, err error) {
 		return e, false, err
 	}
 	return e, true, e.setTarget(hdr, l)
+}
+
+// checkPAX rejects records of which tar readers make different things: global
+// ones that say where entries are, which Go ignores and GNU tar obeys, and a
+// name that a GNU header contradicts.
+func checkPAX(hdr *tar.Header) error {
+	for _, r := range [...]struct{ key, value string }{{"path", hdr.Name}, {"linkpath", hdr.Linkname}, {"size", ""}} {
+		value, ok := hdr.PAXRecords[r.key]
+		if ok && hdr.Typeflag == tar.TypeXGlobalHeader {
+			return badEntry(hdr.Name, "global %s", r.key)
+		}
+		if ok && r.key != "size" && value != "" && value != r.value && hdr.PAXRecords["GNU.sparse.name"] == "" {
+			return badEntry(hdr.Name, "the %s is also %.300q", r.key, value)
+		}
+	}
+	if hdr.Typeflag == tar.TypeXGlobalHeader && isSparse(hdr) {
+		return badEntry(hdr.Name, "global sparse map")
+	}
+	return nil
 }
 
 // kindOf maps the type flag. Where tar readers disagree on what follows a

@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"path"
 	"strings"
 )
 
@@ -316,7 +315,7 @@ func (e *entry) check(f footer, l *Limits) error {
 	if e.kind == 0 || e.kind >= kindEnd {
 		return fmt.Errorf("kind %d", e.kind)
 	}
-	if e.path != path.Clean("/" + e.path)[1:] {
+	if !isClean(e.path) {
 		return fmt.Errorf("path %.300q is not clean", e.path)
 	}
 	if e.path == "" && e.kind != kindDir && e.kind != kindOpaque {
@@ -336,7 +335,7 @@ func (e *entry) check(f footer, l *Limits) error {
 	case kindSymlink:
 		return checkSymlink(e.target)
 	case kindLink:
-		if e.target == "" || e.target != path.Clean("/" + e.target)[1:] {
+		if e.target == "" || !isClean(e.target) {
 			return fmt.Errorf("hard link to %.300q", e.target)
 		}
 		return checkPath(e.target, l)
@@ -344,6 +343,19 @@ func (e *entry) check(f footer, l *Limits) error {
 		return e.checkPlace(f)
 	}
 	return nil
+}
+
+// isClean reports whether p is as cleanPath returns it.
+func isClean(p string) bool {
+	if p == "" {
+		return true
+	}
+	for c := range strings.SplitSeq(p, "/") {
+		if c == "" || c == "." || c == ".." {
+			return false
+		}
+	}
+	return true
 }
 
 func (e *entry) checkPlace(f footer) error {
