@@ -20,6 +20,12 @@ import (
 // no binary, no usable /dev/kvm, wrong architecture.
 var ErrUnavailable = errors.New("vmm not available")
 
+// Kinds of acceleration, as in Availability.Accel.
+const (
+	AccelKVM = "kvm" // hardware virtualization
+	AccelTCG = "tcg" // software emulation, no security boundary
+)
+
 // Config describes one microVM. It holds no text of a user, an image or a
 // registry: only paths that MicroPod chose, and numbers.
 type Config struct {

@@ -29,6 +29,9 @@ type Env struct {
 // skips the test when there is none, or fails it if MICROPOD_TEST_REQUIRE=1.
 func NewEnv(t *testing.T) Env {
 	t.Helper()
+	if os.Getenv(childEnv) != "" {
+		return Env{} // the config comes from the parent
+	}
 	path := os.Getenv("MICROPOD_TEST_KERNEL")
 	if path == "" {
 		Missing(t, "MICROPOD_TEST_KERNEL is not set (run scripts/test-setup.sh)")
