@@ -41,6 +41,7 @@ func openManager(a *app) (*manager.Manager, error) {
 		Agent:      agentFiles,
 		Supervisor: supervisorCommand(self, root, a.globals),
 		Log:        a.log,
+		Warn:       func(message string) { a.warn("%s", message) },
 		Debug:      a.globals.debug,
 	})
 }

@@ -48,6 +48,8 @@ type Options struct {
 	// Images configures the access to registries.
 	Images image.Options
 	Log    *slog.Logger
+	// Warn is told what a user must know before a VM runs; nil is nobody.
+	Warn func(message string)
 	// Debug makes supervisors write detailed logs.
 	Debug bool
 }
@@ -66,6 +68,9 @@ type Manager struct {
 func Open(root string, o Options) (*Manager, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
 	}
 	st, err := state.Open(root)
 	if err != nil {

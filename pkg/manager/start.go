@@ -87,9 +87,17 @@ func (m *Manager) outcome(o supervisor.Outcome, err error, begun time.Time) erro
 	}
 	m.log.Debug("phase done", "phase", "supervisor", "duration", time.Since(begun))
 	if !o.OK {
-		return &StartError{ExitCode: o.ExitCode, Phase: o.Phase, Err: fmt.Errorf("%s: %s", o.Phase, o.Error)}
+		return &StartError{ExitCode: o.ExitCode, Phase: o.Phase, Err: startError(o)}
 	}
 	return nil
+}
+
+// startError names the phase, unless it is the command itself that is wrong.
+func startError(o supervisor.Outcome) error {
+	if o.ExitCode == 126 || o.ExitCode == 127 {
+		return errors.New(o.Error)
+	}
+	return fmt.Errorf("%s: %s", o.Phase, o.Error)
 }
 
 // plan prepares everything that a supervisor needs: the VMM, the kernel with
@@ -100,6 +108,9 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 	driver, err := m.choose(ctx, c.VMM)
 	if err != nil {
 		return supervisor.Plan{}, err
+	}
+	if driver.Accel == vmm.AccelTCG {
+		m.o.Warn("this VM is emulated, not isolated by hardware: emulation is no security boundary (micropod doctor says why)")
 	}
 	m.timed(&ts, "choose VMM", begun)
 

@@ -18,7 +18,12 @@ func (s *supervisor) startFailed(phase string, err error) Final {
 		err = context.Cause(s.ctx)
 	}
 	s.log.Info("start failed", "phase", phase, "err", err)
-	return Final{ExitCode: exitCode(err), Error: err.Error(), phase: phase}
+	f := Final{ExitCode: exitCode(err), Error: err.Error(), phase: phase}
+	var ge *api.Error
+	if (f.ExitCode == 126 || f.ExitCode == 127) && errors.As(err, &ge) {
+		f.Error = ge.Error() // the command is wrong: our own steps add nothing
+	}
+	return f
 }
 
 // exitCode is docker's: 127 for a command that is not there, 126 for one that

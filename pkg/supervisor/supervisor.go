@@ -49,7 +49,6 @@ type supervisor struct {
 	running   chan struct{} // closed when agent and stdio may be used
 	ended     chan struct{} // closed when the container's process has ended
 	logClosed chan struct{} // closed when the log will not grow any more
-	stopOnce  sync.Once
 }
 
 // errKilled is the cause of ctx when somebody asked for the end.

@@ -1,0 +1,39 @@
+# make quickstart   install what is missing, build, run a command in a real microVM
+# make test         everything, real microVMs included
+# See README.md.
+
+GO     ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+export CGO_ENABLED = 0
+
+EMBEDDED = cmd/micropod/embedded/micropod-agent
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+
+.PHONY: build agent quickstart setup check test bench clean
+
+# One static binary with the guest agent inside.
+build: agent
+	$(GO) build -trimpath -tags embedagent -ldflags '$(LDFLAGS)' -o micropod ./cmd/micropod
+
+agent:
+	$(GO) build -trimpath -ldflags '-s -w' -o $(EMBEDDED) ./cmd/micropod-agent
+
+quickstart:
+	./scripts/quickstart.sh
+
+# What the tests need: packages of the distribution, a guest kernel, images.
+setup:
+	./scripts/test-setup.sh
+
+# Format, vet, lint, unit tests: no VM, no package to install.
+check:
+	./scripts/check.sh
+
+test:
+	./scripts/test.sh
+
+bench: build
+	./scripts/bench.sh
+
+clean:
+	rm -rf micropod micropod-agent $(EMBEDDED) .cache

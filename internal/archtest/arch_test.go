@@ -1,0 +1,151 @@
+// Package archtest holds the drawing of the house: which package may import
+// which other one of ours, and why. A new arrow is a decision, made here.
+package archtest
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/micropod/micropod/"
+
+// room is what one package may import of ours, and the reason.
+type room struct {
+	may []string
+	why string
+}
+
+func house() map[string]room {
+	return map[string]room{
+		"pkg/state":     {nil, "records and locks are below everything: they know nothing of ours"},
+		"pkg/logfile":   {nil, "a file format"},
+		"pkg/vmm":       {nil, "the contract between us and a VMM must not depend on either side"},
+		"pkg/rootfs":    {nil, "layers become disks; where they come from is not its business"},
+		"pkg/kernel":    {nil, "reads kernels, whoever boots them"},
+		"pkg/portmux":   {nil, "both ends of a channel share it, so it belongs to neither"},
+		"pkg/agent/api": {nil, "the protocol is shared by host and guest"},
+		"pkg/image":     {[]string{"pkg/state"}, "layers go through an interface of its own; only the durable write and locks are shared"},
+		"pkg/qemu":      {[]string{"pkg/vmm", "pkg/portmux"}, "a driver sees its contract, and the channel it carries"},
+		"pkg/firecracker": {[]string{"pkg/vmm"},
+			"a driver sees its contract only"},
+		"pkg/agent": {[]string{"pkg/agent/api"}, "the host side of the protocol"},
+		"pkg/guest": {[]string{"pkg/agent/api", "pkg/portmux"},
+			"what runs in the guest must stay small: every import is in each VM's memory"},
+		"pkg/supervisor": {[]string{"pkg/state", "pkg/vmm", "pkg/agent", "pkg/agent/api", "pkg/logfile"},
+			"it lives as long as its VM, and prepares nothing: no images, no disks, no kernels"},
+		"pkg/manager": {[]string{"pkg/state", "pkg/image", "pkg/rootfs", "pkg/kernel", "pkg/vmm", "pkg/agent", "pkg/agent/api", "pkg/supervisor", "pkg/logfile"},
+			"orchestrates; drivers only through vmm"},
+		"cmd/micropod-agent": {[]string{"pkg/guest"}, "main of the guest"},
+		"cmd/micropod": {[]string{"pkg/manager", "pkg/firecracker", "pkg/qemu", "pkg/vmm", "pkg/image", "pkg/guest"},
+			"wires everything; guest only where no agent is embedded (agent_self.go)"},
+	}
+}
+
+// TestArrows fails on an import that the drawing does not have.
+func TestArrows(t *testing.T) {
+	rooms := house()
+	seen := map[string]bool{}
+	for _, f := range sources(t) {
+		pkg := filepath.ToSlash(filepath.Dir(f))
+		r, ok := rooms[pkg]
+		if !ok {
+			if strings.HasPrefix(pkg, "pkg/") && !strings.HasPrefix(pkg, "pkg/vmm/vmmtest") {
+				t.Errorf("%s is not in the drawing: add it to house with a reason", pkg)
+			}
+			continue
+		}
+		seen[pkg] = true
+		for _, imp := range imports(t, f) {
+			if rel, ours := strings.CutPrefix(imp, module); ours && !slices.Contains(r.may, rel) {
+				t.Errorf("%s imports %s, which %s may not: %s", f, rel, pkg, r.why)
+			}
+		}
+	}
+	for pkg := range rooms {
+		if !seen[pkg] {
+			t.Errorf("%s is in the drawing but not in the tree", pkg)
+		}
+	}
+}
+
+// TestGuestIsOnlyLinkedWithoutAgent keeps the guest's code out of the binary
+// that users run: it belongs to the agent.
+func TestGuestIsOnlyLinkedWithoutAgent(t *testing.T) {
+	for _, f := range sources(t) {
+		if !strings.HasPrefix(filepath.ToSlash(f), "cmd/micropod/") || filepath.Base(f) == "agent_self.go" {
+			continue
+		}
+		if slices.Contains(imports(t, f), module+"pkg/guest") {
+			t.Errorf("%s imports pkg/guest", f)
+		}
+	}
+}
+
+// TestLibrariesStaySilent keeps printing, exiting and flags in cmd: a library
+// that ends the process takes its caller's clean-up with it.
+func TestLibrariesStaySilent(t *testing.T) {
+	for _, f := range sources(t) {
+		f = filepath.ToSlash(f)
+		if !strings.HasPrefix(f, "pkg/") || strings.HasPrefix(f, "pkg/vmm/vmmtest/") {
+			continue
+		}
+		for _, imp := range imports(t, f) {
+			if imp == "flag" || imp == "log" || strings.HasPrefix(imp, "github.com/spf13/") {
+				t.Errorf("%s imports %s: only cmd talks to people", f, imp)
+			}
+		}
+	}
+}
+
+// sources lists the Go files of the tree that are not tests.
+func sources(t *testing.T) []string {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	var files []string
+	for _, top := range []string{"pkg", "cmd"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() && d.Name() == "testdata" {
+				return filepath.SkipDir
+			}
+			if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+				rel, err := filepath.Rel(root, path)
+				files = append(files, rel)
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(files) < 20 {
+		t.Fatalf("only %d files found: the walk is broken", len(files))
+	}
+	return files
+}
+
+func imports(t *testing.T, file string) []string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "..", file), nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, spec := range f.Imports {
+		path, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, path)
+	}
+	return all
+}
