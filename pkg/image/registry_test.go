@@ -476,8 +476,10 @@ func secureTransport(srv *httptest.Server) *http.Transport {
 		if addr == "example.com:443" {
 			return (&net.Dialer{}).DialContext(ctx, network, srv.Listener.Addr().String())
 		}
-		g := &guard{}
-		return g.dial(ctx, network, addr)
+		if addr == "169.254.169.254:443" {
+			return nil, errors.New("may not send us") // not even from a test
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
 	}
 	return t
 }
@@ -538,6 +540,47 @@ func TestNoPlainHTTP(t *testing.T) {
 			t.Errorf("%s, allowed by name: %v", host, err)
 		}
 	}
+}
+
+// TestGuardDials: Go's own way of connecting is guarded before it connects.
+func TestGuardDials(t *testing.T) {
+	accepted := make(chan struct{}, 9)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- struct{}{}
+			c.Close()
+		}
+	}()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	g := newGuard(nil, "example.com", false)
+	defer g.close()
+	for _, host := range []string{"127.0.0.1", "localhost", "127.1", "0", "169.254.169.254"} {
+		if c, err := g.dial(t.Context(), "tcp", net.JoinHostPort(host, port)); err == nil {
+			c.Close()
+			t.Errorf("connected to %s", host)
+		} else if !strings.Contains(err.Error(), "may not send us") && !strings.Contains(err.Error(), "no such host") {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	if len(accepted) != 0 {
+		t.Errorf("%d connections arrived", len(accepted))
+	}
+	g.allow("localhost:"+port, "") // a proxy that the user set
+	c, err := g.dial(t.Context(), "tcp", "localhost:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	<-accepted
 }
 
 func TestCheckAddress(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -419,6 +420,67 @@ func hammer(t *testing.T, dir, layerDir, ref string) {
 		}
 		if _, err := s.GC(t.Context()); err != nil {
 			t.Errorf("gc: %v", err)
+		}
+	}
+}
+
+// TestKilledPull kills a pull at each of its steps. The next command finds an
+// absent image or a whole one, and GC leaves nothing.
+func TestKilledPull(t *testing.T) {
+	if dir := os.Getenv("IMAGE_TEST_KILL"); dir != "" {
+		s, err := Open(dir, &diskLayers{dir: os.Getenv("IMAGE_TEST_LAYERS"), reads: map[string]int{}}, fast())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Pull(t.Context(), os.Getenv("IMAGE_TEST_REF"), PullOptions{Platform: "linux/amd64"})
+		return
+	}
+	r := newRegistry(t)
+	img := makeImage(t, imageSpec{layers: []testLayer{bigLayer(t, 100_000), bigLayer(t, 2<<20)}})
+	ref := r.push(t, "a", "b", img)
+	for _, step := range []string{"/v2/", "/manifests/b", digestOf(img.config), img.m.Layers[0].Digest.String(), img.m.Layers[1].Digest.String()} {
+		s, layers := newStore(t, fast())
+		c := exec.Command(os.Args[0], "-test.run=^TestKilledPull$")
+		c.Env = append(os.Environ(), "IMAGE_TEST_KILL="+s.dir, "IMAGE_TEST_LAYERS="+layers.dir, "IMAGE_TEST_REF="+ref)
+		started := make(chan *os.Process, 1)
+		r.intercept(func(w http.ResponseWriter, q *http.Request) bool {
+			if !strings.HasSuffix(q.URL.Path, step) {
+				return false
+			}
+			if b := img.blobs[filepath.Base(q.URL.Path)]; len(b) > 100 {
+				rest := serve(w, q, b, true)
+				w.Write(rest[:len(rest)/2])
+				w.(http.Flusher).Flush()
+			}
+			select {
+			case p := <-started:
+				p.Kill()
+			default: // killed already
+			}
+			<-q.Context().Done()
+			return true
+		})
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		started <- c.Process
+		if err := c.Wait(); err == nil {
+			t.Errorf("%s: the pull was not killed", step)
+		}
+		r.intercept(nil)
+		if images, errs := s.List(); len(images) != 0 || len(errs) != 0 {
+			t.Errorf("%s: left %v, %v", step, images, errs)
+		}
+		if _, err := s.Pull(t.Context(), ref, PullOptions{Platform: "linux/amd64"}); err != nil {
+			t.Errorf("%s: pull again: %v", step, err)
+		}
+		if _, err := s.Remove(t.Context(), ref, nobody, false); err != nil {
+			t.Errorf("%s: remove: %v", step, err)
+		}
+		for _, n := range layers.kept(t) { // the fake's own temporary files are not ours
+			if !strings.HasPrefix(n, "add-") && !strings.HasSuffix(n, ".lock") {
+				t.Errorf("%s: layer %s is left", step, n)
+			}
 		}
 	}
 }

@@ -44,6 +44,8 @@ func trimBrackets(s string) string {
 // answers for a registry chooses its token server and its redirects.
 type guard struct {
 	base *http.Transport
+	// inner makes connections; nil is Go's own way.
+	inner func(ctx context.Context, network, addr string) (net.Conn, error)
 	// insecure allows plain HTTP, and loopback addresses for a registry that
 	// is on this machine itself.
 	insecure, local bool
@@ -71,9 +73,10 @@ func newGuard(base *http.Transport, host string, insecure bool) *guard {
 			return u, err
 		}
 	}
-	if base.DialContext == nil || base == http.DefaultTransport {
-		g.base.DialContext = g.dial
+	if base != http.DefaultTransport {
+		g.inner = g.base.DialContext
 	}
+	g.base.DialContext = g.dial
 	return g
 }
 
@@ -96,13 +99,25 @@ func (g *guard) close() { g.base.CloseIdleConnections() }
 
 // dial refuses by resolved address, so that no name can hide one.
 func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
-	if _, ok := g.allowed.Load(addr); !ok {
-		d.Control = func(_, resolved string, _ syscall.RawConn) error {
-			return checkAddress(resolved, g.local)
+	_, trusted := g.allowed.Load(addr)
+	if g.inner == nil {
+		d := net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+		if !trusted {
+			d.Control = func(_, resolved string, _ syscall.RawConn) error {
+				return checkAddress(resolved, g.local)
+			}
 		}
+		return d.DialContext(ctx, network, addr)
 	}
-	return d.DialContext(ctx, network, addr)
+	c, err := g.inner(ctx, network, addr)
+	if err != nil || trusted {
+		return c, err
+	}
+	if err := checkAddress(c.RemoteAddr().String(), g.local); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // checkAddress refuses what is no public or site address: cloud metadata
