@@ -30,8 +30,10 @@ type Client struct {
 	started map[string]bool // processes whose exit may come
 	queue   []api.Exit      // never longer than started was
 	wake    chan struct{}   // one token: the queue has grown, or the reader ended
-	closed  bool            // by Close
 	err     error           // why the connection ended
+
+	stop     chan struct{} // closed by Close
+	stopOnce sync.Once
 }
 
 func newClient(conn net.Conn, h api.Hello) *Client {
@@ -39,7 +41,7 @@ func newClient(conn net.Conn, h api.Hello) *Client {
 		conn: conn, hello: h,
 		exits: make(chan api.Exit), done: make(chan struct{}),
 		pending: make(map[uint64]chan api.Reply), started: make(map[string]bool),
-		wake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	go c.read()
 	go c.deliver()
@@ -56,9 +58,7 @@ func (c *Client) Exits() <-chan api.Exit { return c.exits }
 
 // Close ends the connection; the guest leaves if it was the listener's. Idempotent.
 func (c *Client) Close() error {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
+	c.stopOnce.Do(func() { close(c.stop) })
 	err := c.conn.Close()
 	<-c.done
 	if errors.Is(err, net.ErrClosed) {
@@ -154,14 +154,15 @@ func (c *Client) deliver() {
 	defer close(c.exits)
 	for {
 		c.mu.Lock()
-		queue, ended, closed := c.queue, c.err != nil, c.closed
+		queue, ended := c.queue, c.err != nil
 		c.queue = nil
 		c.mu.Unlock()
 		for _, e := range queue {
-			if closed {
+			select {
+			case c.exits <- e:
+			case <-c.stop:
 				return
 			}
-			c.exits <- e
 		}
 		if len(queue) == 0 {
 			if ended {

@@ -44,13 +44,14 @@ func (a *agent) start(c *control, r api.StartRequest) (any, func(), error) {
 	if err := checkStart(r); err != nil {
 		return nil, nil, err
 	}
-	p := &process{id: r.ID, owner: c, dead: make(chan struct{}), io: a.slot(r.ID)}
+	p := &process{id: r.ID, owner: c, dead: make(chan struct{})}
 	if err := a.reserve(p); err != nil {
 		return nil, nil, err
 	}
 	phases, err := a.launch(p, r)
 	if err != nil {
 		a.release(p)
+		p.io.abort()
 		return nil, nil, err
 	}
 	a.mu.Lock()
@@ -59,7 +60,7 @@ func (a *agent) start(c *control, r api.StartRequest) (any, func(), error) {
 	return api.StartReply{PID: p.pid, Phases: phases}, func() { go a.log.contain("container "+p.id, func() { a.follow(p) }) }, nil
 }
 
-// reserve takes the id.
+// reserve takes the id and the streams that may have been opened for it.
 func (a *agent) reserve(p *process) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -70,6 +71,7 @@ func (a *agent) reserve(p *process) error {
 		return invalid("start", "container %s runs already", p.id)
 	}
 	a.procs[p.id] = p
+	p.io = a.slotLocked(p.id)
 	return nil
 }
 

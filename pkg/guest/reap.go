@@ -37,9 +37,8 @@ func (s *stage) reap() error {
 	unix.Close(fdSocket)
 	_ = unix.Prctl(unix.PR_SET_NAME, nameArg("micropod-init"), 0, 0, 0)
 	w := os.NewFile(uintptr(config[1]), "config")
-	err = json.NewEncoder(w).Encode(s) // a child that died shows below
+	_ = json.NewEncoder(w).Encode(s) // fails only if the child is dead, which shows below
 	w.Close()
-	_ = err
 	go forward(signals, pid)
 	for {
 		var ws syscall.WaitStatus

@@ -22,6 +22,7 @@ type stdio struct {
 	first     chan struct{} // closed by the first connection, or by giving up
 	firstOnce sync.Once
 	running   chan struct{} // closed when stdin is known
+	runOnce   sync.Once
 
 	mu    sync.Mutex
 	conn  net.Conn // nil: nobody listens
@@ -39,6 +40,10 @@ func newStdio() *stdio {
 func (a *agent) slot(id string) *stdio {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.slotLocked(id)
+}
+
+func (a *agent) slotLocked(id string) *stdio {
 	s, ok := a.slots[id]
 	if !ok {
 		s = newStdio()
@@ -123,7 +128,18 @@ func (s *stdio) run(stdin *os.File, tty bool) {
 	s.mu.Lock()
 	s.stdin, s.tty = stdin, tty
 	s.mu.Unlock()
-	close(s.running)
+	s.runOnce.Do(func() { close(s.running) })
+}
+
+// abort ends the streams of a process that could not be started.
+func (s *stdio) abort() {
+	s.run(nil, false)
+	s.mu.Lock()
+	conn := s.conn
+	s.mu.Unlock()
+	if conn != nil {
+		s.detach(conn)
+	}
 }
 
 func (s *stdio) closeStdin() {

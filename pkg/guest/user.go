@@ -183,7 +183,15 @@ func groupsOf(root imageRoot, name string) ([]int, error) {
 // is an error rather than a name: "-1" or "4294967296" must not become root.
 func parseID(s string) (id int, isID bool, err error) {
 	digits := strings.TrimLeft(s, "+-")
-	if digits == "" || strings.Trim(digits, "0123456789") != "" {
+	if digits == "" || digits[0] < '0' || digits[0] > '9' {
+		return 0, false, nil
+	}
+	if strings.Trim(digits, "0123456789") != "" {
+		_, ferr := strconv.ParseFloat(s, 64)
+		_, ierr := strconv.ParseInt(s, 0, 64)
+		if ferr == nil || ierr == nil { // 1e3, 0x10
+			return 0, false, errors.New("neither a name nor a decimal number")
+		}
 		return 0, false, nil
 	}
 	n, err := strconv.Atoi(s)

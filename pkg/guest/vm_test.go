@@ -17,6 +17,7 @@ import (
 
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/guest"
 	"github.com/micropod/micropod/pkg/kernel"
 	"github.com/micropod/micropod/pkg/qemu"
 	"github.com/micropod/micropod/pkg/rootfs"
@@ -81,8 +82,8 @@ func testBench(t testing.TB) *bench {
 var benchDir string
 
 func TestMain(m *testing.M) {
-	if code, ok := actAsStage(); ok {
-		os.Exit(code)
+	if guest.IsAgent(os.Args) { // a container stage of a test in this process
+		os.Exit(guest.Main(os.Args))
 	}
 	code := m.Run()
 	if benchDir != "" {
