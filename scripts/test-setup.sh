@@ -1,11 +1,12 @@
 #!/bin/sh
 # Prepares a Debian or Ubuntu machine for make test: programs, a guest kernel,
-# Firecracker. Run as root it installs what is missing; as another user it says
+# Firecracker, images. Run as root it installs what is missing; as another user it says
 # what is missing and how to get it. Quick when everything is there.
 #
 # The cache (default .cache/test in the source tree, MICROPOD_TEST_CACHE):
 #   root-kernel/vmlinux              guest kernel of scripts/download-kernel.sh
 #   bin/firecracker, bin/jailer      version 1.12.1
+#   images                           OCI layout of test/images, from packages
 # Standard output is a list of shell assignments for the tests:
 #   eval "$(scripts/test-setup.sh)"
 set -eu
@@ -69,6 +70,7 @@ esac
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 cache=${MICROPOD_TEST_CACHE:-$top/.cache/test}
+case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
 # Some of these live where an ordinary user's PATH does not lead.
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -170,6 +172,8 @@ if [ -z "$print" ]; then
 	# A kernel of the distribution that was here a month ago still is a kernel.
 	[ -s "$cache/root-kernel/vmlinux" ] || "$top/scripts/download-kernel.sh" --root "$cache/root-kernel"
 	fetch_firecracker
+	command -v go >/dev/null 2>&1 || die "go is missing: MicroPod is built with the version that go.mod names"
+	(cd "$top" && go run ./test/images "$cache/images") || die "could not make the test images"
 fi
 
 quote() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
@@ -178,3 +182,5 @@ printf 'export MICROPOD_TEST_CACHE=%s\n' "$(quote "$cache")"
 	printf 'export MICROPOD_TEST_KERNEL=%s\n' "$(quote "$cache/root-kernel/vmlinux")"
 [ ! -x "$cache/bin/firecracker" ] ||
 	printf 'export MICROPOD_TEST_FIRECRACKER=%s\n' "$(quote "$cache/bin")"
+[ ! -f "$cache/images/index.json" ] ||
+	printf 'export MICROPOD_TEST_IMAGES=%s\n' "$(quote "$cache/images")"
