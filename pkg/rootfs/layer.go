@@ -18,7 +18,9 @@ import (
 // against diffID and adds the layer, atomically and durably. A layer that is
 // there already is returned without reading r. One writer at a time adds a
 // diffID, across processes; the others wait and find it done. After an error
-// nothing is left behind. When ctx ends, AddLayer returns at the next Read.
+// nothing is left behind. r is read up to half a MiB ahead, in a goroutine that
+// has ended when AddLayer returns; so when ctx ends, AddLayer returns as soon as
+// the Read in progress does.
 func (s *Store) AddLayer(ctx context.Context, diffID string, r io.Reader) (Layer, error) {
 	h, err := parseDiffID(diffID)
 	if err != nil {
@@ -48,7 +50,9 @@ func (s *Store) buildLayer(ctx context.Context, hex string, r io.Reader) error {
 		return err
 	}
 	defer work.discard()
-	w, err := s.newLayerWriter(ctx, work, r)
+	ahead := newReadAhead(r)
+	defer ahead.close()
+	w, err := s.newLayerWriter(ctx, work, ahead)
 	if err != nil {
 		return err
 	}

@@ -74,8 +74,9 @@ const implicitMode = 0o755
 
 func newTree(l *Limits, entries int) *tree {
 	t := &tree{limits: l, children: make(map[childKey]uint32, entries)}
-	t.nodes = append(make([]node, 0, entries+64), node{})
-	t.inodes = append(make([]inode, 0, entries+64), inode{kind: kindDir, mode: implicitMode})
+	room := entries + entries/8 + 64 // for implicit parents: growing costs a copy of all
+	t.nodes = append(make([]node, 0, room), node{})
+	t.inodes = append(make([]inode, 0, room), inode{kind: kindDir, mode: implicitMode})
 	return t
 }
 
