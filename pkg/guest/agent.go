@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -144,6 +145,11 @@ func boot(log *console, p *phases) (channel, error) {
 	// A kernel panic must end the VM too, whatever the command line says.
 	if err := os.WriteFile("/proc/sys/kernel/panic", []byte("-1"), 0); err != nil {
 		log.printf("%v", err)
+	}
+	// What a system manager gives to its services; the kernel's own is 4096.
+	files := syscall.Rlimit{Cur: 65536, Max: 524288}
+	if err := syscall.Setrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		log.printf("set limit of open files: %v", err)
 	}
 	if err := enableControllers(cgroupDir); err != nil {
 		log.printf("%v", err)

@@ -172,9 +172,14 @@ func parseRlimit(name string) (int, error) {
 // setLimits sets resource limits and the OOM killer's score.
 func (s *stage) setLimits() error {
 	p := s.Spec.Process
-	// What a system manager gives to a service. Go raises its own soft limit
-	// and would restore the kernel's 1024:4096 unless it is set here.
-	limits := map[int]syscall.Rlimit{unix.RLIMIT_NOFILE: {Cur: 1024, Max: 524288}}
+	// Go raises its own soft limit of files to the hard one, which the agent
+	// has set for all containers; programs expect the usual 1024.
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return fmt.Errorf("read resource limits: %w", err)
+	}
+	files.Cur = min(1024, files.Max)
+	limits := map[int]syscall.Rlimit{unix.RLIMIT_NOFILE: files}
 	for _, r := range p.Rlimits {
 		n, err := parseRlimit(r.Type)
 		if err != nil {
