@@ -65,11 +65,15 @@ func arguments(c vmm.Config, p platform) ([]string, error) {
 	return append(args, channels()...), nil
 }
 
+// accelerator and CPU. Emulation offers all that it can (images are built for
+// x86-64-v2 and v3), except the two flags that make Linux and libc copy and
+// clear memory by the byte, which costs an emulator eight times the work: 14%
+// of the instructions of a boot.
 func accelerator(accel string) []string {
 	if accel == accelKVM {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	return []string{"-accel", "tcg,thread=multi", "-cpu", "max"}
+	return []string{"-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"}
 }
 
 // Virtio-mmio buses. QEMU lists them in the ACPI tables from the last to the

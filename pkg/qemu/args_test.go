@@ -50,7 +50,7 @@ func TestArguments(t *testing.T) {
 		{"kernel with a comma", func(c *vmm.Config) { c.Kernel = "/a,b=c" }, tcg, "-kernel", []string{"/a,b=c"}},
 		{"initrd", nil, tcg, "-initrd", []string{"/i"}},
 		{"tcg", nil, tcg, "-accel", []string{"tcg,thread=multi"}},
-		{"tcg cpu", nil, tcg, "-cpu", []string{"max"}},
+		{"tcg cpu", nil, tcg, "-cpu", []string{"max,-erms,-fsrm"}},
 		{"kvm", nil, platform{accel: accelKVM}, "-accel", []string{"kvm"}},
 		{"kvm cpu", nil, platform{accel: accelKVM}, "-cpu", []string{"host"}},
 		{"sandbox", nil, tcg, "-sandbox", []string{sandbox}},
