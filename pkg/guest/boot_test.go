@@ -37,6 +37,7 @@ func TestGuest(t *testing.T) {
 	t.Run("signals", func(t *testing.T) { vm.checkSignals(t) })
 	t.Run("terminal", func(t *testing.T) { vm.checkTerminal(t) })
 	t.Run("isolation", func(t *testing.T) { vm.checkIsolation(t) })
+	t.Run("stalled reader", func(t *testing.T) { vm.checkStalled(t) })
 	t.Run("late stdio", func(t *testing.T) { vm.checkLateStdio(t) })
 	t.Run("second connection", func(t *testing.T) { vm.checkSecondConnection(t) })
 	t.Run("shutdown", func(t *testing.T) { vm.checkShutdown(t) })
@@ -314,6 +315,27 @@ done`))
 	}
 }
 
+// checkStalled: a reader that does not read stops the container, not the agent,
+// and what was written before the end is not lost.
+func (vm *guestVM) checkStalled(t *testing.T) {
+	vm.t = t
+	s, err := vm.start(sh("yes full"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Another container runs to its end meanwhile.
+	other := change(sh("echo other"), func(r *api.StartRequest) { r.ID = "c2" })
+	if r := vm.run(other); r.stdout != "other\n" || r.exit.ID != "c2" {
+		t.Errorf("%+v", r)
+	}
+	if err := vm.client.Signal(vm.ctx, api.SignalRequest{ID: "c1", Signal: 9}); err != nil {
+		t.Fatal(err)
+	}
+	if r := vm.wait(s); r.exit.Code != 137 || len(r.stdout) < 64<<10 || !strings.HasPrefix(r.stdout, "full\nfull\n") {
+		t.Errorf("%d bytes, %+v", len(r.stdout), r.exit)
+	}
+}
+
 func (vm *guestVM) checkLateStdio(t *testing.T) {
 	vm.t = t
 	if _, err := vm.client.Start(vm.ctx, sh("echo early; exit 2")); err != nil {
@@ -370,9 +392,27 @@ func (vm *guestVM) checkShutdown(t *testing.T) {
 	}
 }
 
-// A guest whose supervisor has gone leaves by itself.
+// The guest takes the host's clock, and leaves by itself when its supervisor
+// has gone.
 func TestGuestLeavesAlone(t *testing.T) {
-	vm := bootVM(t)
+	vm := bootVM(t, vmm.Disk{Path: testBench(t).erofs, ReadOnly: true})
+	_, err := vm.client.Setup(vm.ctx, api.SetupRequest{
+		Token: testToken, Now: time.Date(2033, 1, 2, 3, 4, 5, 0, time.UTC),
+		Root: api.Root{Format: "erofs", Devices: []string{"/dev/vda"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := vm.run(sh("date -u +%Y-%m-%d"))
+	if r.stdout != "2033-01-02\n" {
+		t.Errorf("the guest's clock: %+v", r)
+	}
+	if d := time.Since(r.exit.At); d < 0 || d > bootLimit {
+		t.Errorf("a time of the far future is believed: %v", r.exit.At)
+	}
+	if _, err := vm.start(sh("sleep 1000")); err != nil {
+		t.Fatal(err)
+	}
 	vm.client.Close()
 	select {
 	case <-vm.machine.Done():
@@ -417,5 +457,28 @@ func TestGuestBadDisks(t *testing.T) {
 	var e *api.Error
 	if !errors.As(err, &e) || e.Phase != "disk" || !strings.Contains(e.Message, "/dev/vdb") {
 		t.Errorf("a disk of zeros: %v", fmt.Sprint(err))
+	}
+}
+
+// BenchmarkContainer is a container's whole life in a VM that runs, and where
+// its time goes: to the stage's first step, to the exec.
+func BenchmarkContainer(b *testing.B) {
+	vm := newVM(b)
+	sums := make(map[string]time.Duration)
+	for b.Loop() {
+		s, err := agent.OpenStdio(vm.ctx, vm.sock, testToken, "c1")
+		if err != nil {
+			b.Fatal(err)
+		}
+		reply, err := vm.client.Start(vm.ctx, request("/bin/true"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		p := reply.Phases
+		sums["stage-to-exec"] += p[len(p)-1].At - p[0].At
+		vm.wait(s)
+	}
+	for name, d := range sums {
+		b.ReportMetric(float64(d.Microseconds())/1000/float64(b.N), name+"-ms/op")
 	}
 }

@@ -272,7 +272,8 @@ type stageStatus struct {
 	Phases []api.Phase `json:"phases,omitempty"`
 }
 
-// readStatus reads the stage's answer; its end without one is an error.
+// readStatus reads the stage's answer and waits for its exec, which closes the
+// pipe. An end without an answer is an error.
 func readStatus(r io.Reader) (stageStatus, error) {
 	var s stageStatus
 	if err := json.NewDecoder(io.LimitReader(r, api.MaxReply)).Decode(&s); err != nil {
@@ -281,5 +282,6 @@ func readStatus(r io.Reader) (stageStatus, error) {
 	if s.Error != nil {
 		return s, s.Error
 	}
-	return s, nil
+	_, err := io.Copy(io.Discard, r)
+	return s, err
 }

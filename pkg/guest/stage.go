@@ -74,12 +74,12 @@ func readConfig(v any) error {
 	return json.Unmarshal(b, v)
 }
 
+// sendStatus answers the agent, which then waits for the exec to close the pipe:
+// a signal that came before it would meet this program, not the command.
 func sendStatus(s stageStatus) {
-	b, err := json.Marshal(s)
-	if err == nil {
+	if b, err := json.Marshal(s); err == nil {
 		_, _ = unix.Write(fdStatus, b)
 	}
-	unix.Close(fdStatus)
 }
 
 func runSteps(steps []step) error {

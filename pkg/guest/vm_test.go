@@ -286,7 +286,9 @@ func bootVM(t testing.TB, disks ...vmm.Disk) *guestVM {
 func newVM(t testing.TB) *guestVM {
 	t.Helper()
 	vm := bootVM(t, vmm.Disk{Path: testBench(t).erofs, ReadOnly: true})
-	vm.setup(api.Root{Format: "erofs", Devices: []string{"/dev/vda"}})
+	for _, p := range vm.setup(api.Root{Format: "erofs", Devices: []string{"/dev/vda"}}).Phases {
+		t.Logf("setup: %-10s %v", p.Name, p.At)
+	}
 	return vm
 }
 
