@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -100,16 +101,19 @@ func startRegistry(t *testing.T, images string) string {
 	l.Close()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: %s}\n", dir, address)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: %s}\n", dir, address)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	serve := exec.Command(program, "serve", config)
-	serve.Stdout, serve.Stderr = t.Output(), t.Output()
+	// What it says about blobs that are not there yet is only of use if it never answers.
+	var log bytes.Buffer
+	serve.Stdout, serve.Stderr = &log, &log
 	if err := serve.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { serve.Process.Kill(); serve.Wait() })
+	ended := func() { serve.Process.Kill(); serve.Wait() }
+	t.Cleanup(ended)
 	up := func() bool {
 		r, err := http.Get("http://" + address + "/v2/")
 		if err != nil {
@@ -119,7 +123,8 @@ func startRegistry(t *testing.T, images string) string {
 		return r.StatusCode == http.StatusOK
 	}
 	if !eventually(time.Minute, up) {
-		t.Fatal("docker-registry does not answer")
+		ended()
+		t.Fatalf("docker-registry does not answer:\n%s", log.String())
 	}
 	push(t, images, address)
 	return address

@@ -127,7 +127,7 @@ func filesOf(ts *testscript.TestScript, root string, stopped bool) []string {
 			left = append(left, "lock on "+name)
 		case !stopped && strings.HasPrefix(name, "vms/"):
 			left = append(left, "file "+name)
-		case strings.Contains(strings.ToLower(d.Name()), "tmp"):
+		case !d.IsDir() && strings.Contains(strings.ToLower(name), "tmp"):
 			left = append(left, "temporary file "+name)
 		}
 		return nil
