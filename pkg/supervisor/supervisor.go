@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,11 +70,16 @@ func Run(store *state.Store, drivers []vmm.Driver, id string) error {
 	}
 	stop := s.onSignals()
 	defer stop()
-	final := s.live(in.attached)
+	s.run(in.attached)
+	return s.lock.Unlock()
+}
+
+// run lives, records the end and tells it to those who wait.
+func (s *supervisor) run(attached net.Conn) {
+	final := s.live(attached)
 	s.server.close()
 	s.settle(final)
 	s.server.final(final)
-	return s.lock.Unlock()
 }
 
 func newSupervisor(store *state.Store, in inherited, drivers []vmm.Driver) (*supervisor, error) {

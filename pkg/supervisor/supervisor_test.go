@@ -1,0 +1,571 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/logfile"
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/vmm"
+)
+
+// fakeVM is a driver whose machine is a goroutine that speaks the guest's side
+// of the protocol. Its fields say how it misbehaves.
+type fakeVM struct {
+	silent     bool       // never says hello
+	startErr   *api.Error // of the process
+	garbage    bool       // answers setup with nonsense
+	output     string     // printed by the process, "\x02" before what goes to stderr
+	echo       bool       // prints its input until the end of it
+	exit       int        // code, once the process ends by itself
+	runs       bool       // the process ends by a signal only
+	ignore     []int      // signals without effect
+	dies       bool       // the VM ends in the middle of the process
+	noShutdown bool       // never leaves when asked
+
+	mu      sync.Mutex
+	signals []int
+	m       *fakeMachine
+}
+
+type fakeMachine struct {
+	vm       *fakeVM
+	c        vmm.Config
+	done     chan struct{}
+	once     sync.Once
+	listener net.Listener
+	mu       sync.Mutex
+	conns    []net.Conn
+	stdio    chan net.Conn
+	signal   chan int
+}
+
+func (f *fakeVM) Name() string                           { return "fake" }
+func (f *fakeVM) Probe(context.Context) vmm.Availability { return vmm.Availability{OK: true} }
+
+func (f *fakeVM) Start(_ context.Context, c vmm.Config) (vmm.Machine, error) {
+	l, err := net.Listen("unix", c.VsockPath)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(c.ConsolePath, []byte("booting\nKernel panic - not syncing: oops\x1b[2J\n"), 0o600); err != nil {
+		return nil, err
+	}
+	m := &fakeMachine{vm: f, c: c, done: make(chan struct{}), listener: l, stdio: make(chan net.Conn, 1), signal: make(chan int, 8)}
+	f.m = m
+	go m.accept()
+	if !f.silent {
+		go m.control()
+	}
+	return m, nil
+}
+
+func (m *fakeMachine) PID() int              { return os.Getpid() }
+func (m *fakeMachine) Done() <-chan struct{} { return m.done }
+func (m *fakeMachine) Exit() vmm.Exit        { return vmm.Exit{} }
+
+func (m *fakeMachine) Kill() error {
+	m.once.Do(func() {
+		m.listener.Close()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, c := range m.conns {
+			c.Close()
+		}
+		close(m.done)
+	})
+	return nil
+}
+
+func (m *fakeMachine) own(c net.Conn) net.Conn {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.conns = append(m.conns, c)
+	return c
+}
+
+// accept answers connections to the agent's port: only stdio is asked for.
+func (m *fakeMachine) accept() {
+	for {
+		c, err := m.listener.Accept()
+		if err != nil {
+			return
+		}
+		m.own(c)
+		line := make([]byte, len("CONNECT 1024\n"))
+		io.ReadFull(c, line)
+		fmt.Fprintf(c, "OK 1\n")
+		var o api.Open
+		if api.ReadMessage(c, api.KindOpen, &o) == nil && o.Purpose == api.PurposeStdio && o.Token == "secret" {
+			m.stdio <- c
+		}
+	}
+}
+
+// control says hello and answers calls until the connection ends.
+func (m *fakeMachine) control() {
+	c, err := net.Dial("unix", fmt.Sprintf("%s_%d", m.c.VsockPath, api.ReadyPort))
+	if err != nil {
+		return
+	}
+	m.own(c)
+	api.WriteMessage(c, api.KindHello, api.Hello{Version: api.Version, Kernel: "6.1-fake"})
+	for {
+		var r api.Request
+		if api.ReadMessage(c, api.KindRequest, &r) != nil {
+			return
+		}
+		m.answer(c, r)
+	}
+}
+
+func (m *fakeMachine) answer(c net.Conn, r api.Request) {
+	reply := api.Reply{ID: r.ID, Result: json.RawMessage(`{"pid":7}`)}
+	switch r.Method {
+	case api.MethodSetup:
+		if m.vm.garbage {
+			c.Write([]byte("\xff\xff\xff\xff\xff not a frame"))
+			return
+		}
+	case api.MethodStart:
+		reply.Error = m.vm.startErr
+		if reply.Error == nil {
+			defer func() { go m.process(c) }()
+		}
+	case api.MethodSignal:
+		var s api.SignalRequest
+		json.Unmarshal(r.Params, &s)
+		m.vm.mu.Lock()
+		m.vm.signals = append(m.vm.signals, s.Signal)
+		m.vm.mu.Unlock()
+		if !slices.Contains(m.vm.ignore, s.Signal) {
+			m.signal <- s.Signal
+		}
+	case api.MethodShutdown:
+		if !m.vm.noShutdown {
+			defer m.Kill()
+		}
+	}
+	api.WriteMessage(c, api.KindReply, reply)
+}
+
+// process is the container's process.
+func (m *fakeMachine) process(control net.Conn) {
+	io1 := <-m.stdio
+	out, errText, _ := strings.Cut(m.vm.output, "\x02")
+	if out != "" { // an empty frame would be the stream's end
+		api.WriteFrame(io1, api.KindStdout, []byte(out))
+	}
+	if errText != "" {
+		api.WriteFrame(io1, api.KindStderr, []byte(errText))
+	}
+	for m.vm.echo {
+		k, b, err := api.ReadFrame(io1, nil)
+		if err != nil || k != api.KindStdin || len(b) == 0 {
+			break
+		}
+		api.WriteFrame(io1, api.KindStdout, b)
+	}
+	if m.vm.dies {
+		m.Kill()
+		return
+	}
+	code := m.vm.exit
+	if m.vm.runs {
+		select {
+		case sig := <-m.signal:
+			code = 128 + sig
+		case <-m.done:
+			return
+		}
+	}
+	api.WriteFrame(io1, api.KindStdout, nil)
+	api.WriteFrame(io1, api.KindStderr, nil)
+	api.WriteMessage(control, api.KindExit, api.Exit{ID: "c1", Code: code, At: time.Now()})
+}
+
+// life is one supervisor under test.
+type life struct {
+	t       *testing.T
+	s       *supervisor
+	store   *state.Store
+	id      string
+	outcome chan Outcome
+	client  *Client // attached from the start
+	ended   chan struct{}
+}
+
+func begin(t *testing.T, vm *fakeVM, change func(*Plan)) *life {
+	t.Helper()
+	store, err := state.Open(filepath.Join(t.TempDir(), "root"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &life{t: t, store: store, id: state.NewID(), outcome: make(chan Outcome, 1), ended: make(chan struct{})}
+	if err := store.Create(state.Config{ID: l.id, Name: "x"}, func(state.Paths) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	paths := store.Paths(l.id)
+	lock, err := store.Lock(l.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Plan{
+		ID: l.id, Dir: paths.Dir, Driver: state.Driver{Name: "fake"},
+		VM:       vmm.Config{ID: l.id, ConsolePath: paths.Console()},
+		Setup:    api.SetupRequest{Token: "secret"},
+		Start:    api.StartRequest{ID: "c1", Stdin: true},
+		LogLimit: logfile.DefaultLimit, StopSignal: 15, StopTimeout: time.Minute,
+		Limits: Limits{Boot: 20 * time.Second, Call: 20 * time.Second, Kill: 20 * time.Second, Shutdown: 20 * time.Second, Attached: 20 * time.Second},
+	}
+	if change != nil {
+		change(&p)
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		var o Outcome
+		json.NewDecoder(outR).Decode(&o)
+		outR.Close()
+		l.outcome <- o
+	}()
+	l.s, err = newSupervisor(store, inherited{lock: lock, outcome: outW, plan: p}, []vmm.Driver{vm})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := socketPair(t)
+	if l.client, err = NewClient(ours, Command{Op: OpAttach, Input: true, Once: true}); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(l.ended)
+		l.s.run(theirs)
+		theirs.Close() // as the end of the process would
+		lock.Unlock()
+	}()
+	t.Cleanup(func() { l.s.kill(errKilled); <-l.ended; l.client.Close() })
+	return l
+}
+
+func socketPair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if a, err = net.Dial("unix", path); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return a, b
+}
+
+// final reads the attached client to its end.
+func (l *life) final() (Final, string) {
+	l.t.Helper()
+	var out strings.Builder
+	f, err := l.client.Final(func(k api.Kind, b []byte) error {
+		fmt.Fprintf(&out, "%d:%s ", k, b)
+		return nil
+	})
+	if err != nil {
+		l.t.Errorf("attached client: %v", err)
+	}
+	<-l.ended
+	return f, out.String()
+}
+
+// nothingLeft checks that the container's directory holds records only.
+func (l *life) nothingLeft() {
+	l.t.Helper()
+	entries, err := os.ReadDir(l.store.Paths(l.id).Dir)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	known := []string{"alive", "config.json", "status.json", "console.log", "container.log"}
+	for _, e := range entries {
+		if !slices.Contains(known, e.Name()) {
+			l.t.Errorf("left behind: %s", e.Name())
+		}
+	}
+	if held, err := l.store.Running(l.id); held || err != nil {
+		l.t.Errorf("lock: held %v, %v", held, err)
+	}
+}
+
+func (l *life) status() *state.Status {
+	l.t.Helper()
+	st, err := l.store.ReadStatus(l.id)
+	if err != nil || st == nil {
+		l.t.Fatalf("status: %v, %v", st, err)
+	}
+	return st
+}
+
+func TestRunToTheEnd(t *testing.T) {
+	l := begin(t, &fakeVM{output: "out\x02err", exit: 7}, nil)
+	f, out := l.final()
+	if o := <-l.outcome; !o.OK {
+		t.Errorf("outcome %+v", o)
+	}
+	if f.ExitCode != 7 || f.Error != "" || out != "17:out 18:err " {
+		t.Errorf("final %+v, output %q", f, out)
+	}
+	st := l.status()
+	if st.Phase != state.PhaseExited || st.ExitCode != 7 || st.Kernel != "6.1-fake" || st.VMM.PID != 0 ||
+		st.StartedAt.IsZero() || st.FinishedAt.Before(st.StartedAt) {
+		t.Errorf("status %+v", st)
+	}
+	var log strings.Builder
+	err := logfile.Read(context.Background(), l.store.Paths(l.id).Log(), logfile.Options{Tail: -1}, func(x logfile.Line) error {
+		fmt.Fprintf(&log, "%s:%s ", x.Stream, x.Text)
+		return nil
+	})
+	if err != nil || log.String() != "stdout:out stderr:err " {
+		t.Errorf("log %q, %v", log.String(), err)
+	}
+	l.nothingLeft()
+}
+
+func TestInputAndItsEnd(t *testing.T) {
+	l := begin(t, &fakeVM{echo: true}, nil)
+	for _, b := range [][]byte{[]byte("one"), []byte("two"), nil} {
+		if err := l.client.Input(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f, out := l.final(); f.ExitCode != 0 || !strings.Contains(strings.ReplaceAll(out, "17: ", ""), "17:one 17:two") {
+		t.Errorf("final %+v, output %q", f, out)
+	}
+}
+
+// TestLostClientEndsInput: the client of `run -i` that is gone is the end of
+// the container's input, or a process that reads would live for ever.
+func TestLostClientEndsInput(t *testing.T) {
+	l := begin(t, &fakeVM{echo: true, exit: 3}, nil)
+	l.client.Close()
+	<-l.ended
+	if st := l.status(); st.ExitCode != 3 {
+		t.Errorf("status %+v", st)
+	}
+}
+
+func TestStartErrors(t *testing.T) {
+	for _, c := range []struct {
+		code api.Code
+		want int
+	}{{api.CodeNotFound, 127}, {api.CodeNotExecutable, 126}, {api.CodeInvalid, 125}, {api.CodeInternal, 125}} {
+		l := begin(t, &fakeVM{startErr: &api.Error{Code: c.code, Message: "no such thing"}}, nil)
+		f, _ := l.final()
+		o := <-l.outcome
+		if o.OK || o.ExitCode != c.want || f.ExitCode != c.want || !strings.Contains(o.Error, "no such thing") {
+			t.Errorf("%s: outcome %+v, final %+v", c.code, o, f)
+		}
+		l.nothingLeft()
+	}
+}
+
+func TestGuestThatNeverAnswers(t *testing.T) {
+	l := begin(t, &fakeVM{silent: true}, func(p *Plan) { p.Limits.Boot = 50 * time.Millisecond })
+	l.final()
+	o := <-l.outcome
+	if o.OK || o.ExitCode != 125 || o.Phase != "boot" {
+		t.Errorf("outcome %+v", o)
+	}
+	for _, want := range []string{"no answer from the guest", "the guest kernel panicked", "Kernel panic - not syncing: oops?[2J"} {
+		if !strings.Contains(o.Error, want) {
+			t.Errorf("error %q does not say %q", o.Error, want)
+		}
+	}
+	l.nothingLeft()
+}
+
+func TestGuestThatTalksNonsense(t *testing.T) {
+	l := begin(t, &fakeVM{garbage: true}, func(p *Plan) { p.Limits.Kill = 50 * time.Millisecond })
+	l.final()
+	if o := <-l.outcome; o.OK || o.ExitCode != 125 || o.Phase != "setup" {
+		t.Errorf("outcome %+v", o)
+	}
+	l.nothingLeft()
+}
+
+func TestVMThatDies(t *testing.T) {
+	l := begin(t, &fakeVM{output: "last words", dies: true}, nil)
+	f, out := l.final()
+	if f.ExitCode != 137 || f.Error == "" || !strings.Contains(out, "last words") {
+		t.Errorf("final %+v, output %q", f, out)
+	}
+	if st := l.status(); st.Phase != state.PhaseExited || st.ExitCode != 137 || st.Error == "" {
+		t.Errorf("status %+v", st)
+	}
+	l.nothingLeft()
+}
+
+// command sends one command over the control socket.
+func (l *life) command(c Command) *Client {
+	l.t.Helper()
+	cl, err := Dial(context.Background(), l.store.Paths(l.id), c)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { cl.Close() })
+	return cl
+}
+
+func TestStop(t *testing.T) {
+	short := 50 * time.Millisecond
+	for name, c := range map[string]struct {
+		ignore  []int
+		want    int
+		signals []int
+		dead    bool // the VM had to be ended
+	}{
+		"obeys":          {nil, 143, []int{15}, false},
+		"needs SIGKILL":  {[]int{15}, 137, []int{15, 9}, false},
+		"ignores it all": {[]int{15, 9}, 137, []int{15, 9}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vm := &fakeVM{runs: true, ignore: c.ignore}
+			l := begin(t, vm, func(p *Plan) {
+				p.StopTimeout = short
+				if c.dead {
+					p.Limits.Kill = short
+				} else if c.ignore == nil {
+					p.StopTimeout = time.Minute
+				}
+			})
+			<-l.outcome
+			cl := l.command(Command{Op: OpStop})
+			f, err := l.final()
+			if f.ExitCode != c.want {
+				t.Errorf("final %+v, %v", f, err)
+			}
+			var told Final
+			if kind, b, err := cl.Read(); err != nil || kind != api.KindExit || api.Decode(b, &told) != nil || told != f {
+				t.Errorf("the stopping client was told %+v, %v", told, err)
+			}
+			vm.mu.Lock()
+			defer vm.mu.Unlock()
+			if !slices.Equal(vm.signals, c.signals) {
+				t.Errorf("signals %v, want %v", vm.signals, c.signals)
+			}
+			l.nothingLeft()
+		})
+	}
+}
+
+func TestStopWhileBooting(t *testing.T) {
+	l := begin(t, &fakeVM{silent: true}, nil)
+	l.command(Command{Op: OpStop})
+	l.final()
+	if o := <-l.outcome; o.OK || o.ExitCode != 137 {
+		t.Errorf("outcome %+v", o)
+	}
+	l.nothingLeft()
+}
+
+func TestSignalIsAnswered(t *testing.T) {
+	vm := &fakeVM{runs: true, ignore: []int{1}}
+	l := begin(t, vm, nil)
+	<-l.outcome
+	for sig, wantErr := range map[int]bool{1: false, 0: true, 65: true, -3: true} {
+		r, err := l.command(Command{Op: OpSignal, Signal: sig}).Reply()
+		if err != nil || (r.Error != "") != wantErr {
+			t.Errorf("signal %d: %+v, %v", sig, r, err)
+		}
+	}
+}
+
+func TestAutoRemove(t *testing.T) {
+	l := begin(t, &fakeVM{exit: 1, noShutdown: true}, func(p *Plan) { p.AutoRemove = true })
+	if f, _ := l.final(); f.ExitCode != 1 {
+		t.Errorf("final %+v", f)
+	}
+	if _, err := l.store.Resolve(l.id); !errors.Is(err, state.ErrNotFound) {
+		t.Errorf("the container is still there: %v", err)
+	}
+	if _, err := os.Stat(l.store.Paths(l.id).Dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its directory is still there: %v", err)
+	}
+}
+
+func TestGuestThatDoesNotLeave(t *testing.T) {
+	l := begin(t, &fakeVM{noShutdown: true}, func(p *Plan) { p.Limits.Shutdown = 50 * time.Millisecond })
+	if f, _ := l.final(); f.ExitCode != 0 {
+		t.Errorf("final %+v", f)
+	}
+	l.nothingLeft()
+}
+
+// TestStuckClientIsDropped: a client that reads nothing cannot keep a
+// container from ending.
+func TestStuckClientIsDropped(t *testing.T) {
+	l := begin(t, &fakeVM{echo: true, exit: 5}, func(p *Plan) { p.Limits.Attached, p.Limits.Kill = 50*time.Millisecond, 50*time.Millisecond })
+	<-l.outcome
+	stuck := l.command(Command{Op: OpAttach})
+	w := l.command(Command{Op: OpWatch})
+	if _, _, err := w.Read(); err != nil { // both are being served
+		t.Fatal(err)
+	}
+	go func() {
+		buf := make([]byte, api.MaxData)
+		for range 64 { // more than the sockets between us hold
+			if l.client.Input(buf) != nil {
+				return
+			}
+		}
+	}()
+	go io.Copy(io.Discard, bufio.NewReader(l.client.conn))
+	l.command(Command{Op: OpStop, Signal: 9})
+	<-l.ended
+	stuck.Close()
+	l.nothingLeft()
+}
+
+func TestWatchEndsWithTheLog(t *testing.T) {
+	l := begin(t, &fakeVM{echo: true}, nil)
+	<-l.outcome
+	w := l.command(Command{Op: OpWatch})
+	if _, _, err := w.Read(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.client.Input([]byte("line\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.Read(); err != nil {
+		t.Errorf("no notice of the growth: %v", err)
+	}
+	l.client.Input(nil)
+	l.final()
+	for {
+		if _, _, err := w.Read(); err != nil {
+			break
+		}
+	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	_, err := Dial(context.Background(), state.Paths{Dir: t.TempDir()}, Command{Op: OpWait})
+	if !errors.Is(err, ErrGone) {
+		t.Errorf("Dial: %v", err)
+	}
+}
