@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,3 +125,50 @@ func run(t testing.TB, name string, args ...string) string {
 	}
 	return string(out)
 }
+
+// rawHeader returns a tar header block with what archive/tar refuses to write.
+func rawHeader(name string, typ byte, size string, link string) []byte {
+	b := make([]byte, 512)
+	copy(b, name)
+	copy(b[100:], "0000644\x000000000\x000000000\x00")
+	copy(b[124:], size)
+	copy(b[136:], "00000000000\x00")
+	b[156] = typ
+	copy(b[157:], link)
+	copy(b[257:], "ustar\x0000")
+	return checksummed(b)
+}
+
+func checksummed(b []byte) []byte {
+	copy(b[148:], "        ")
+	sum := 0
+	for _, c := range b {
+		sum += int(c)
+	}
+	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return b
+}
+
+func blocks(parts ...[]byte) []byte {
+	var b []byte
+	for _, p := range parts {
+		b = append(b, p...)
+		b = append(b, make([]byte, -len(b)&511)...)
+	}
+	return b
+}
+
+func pax(typ byte, records ...string) []byte {
+	var body string
+	for i := 0; i < len(records); i += 2 {
+		rec := fmt.Sprintf(" %s=%s\n", records[i], records[i+1])
+		n := len(rec)
+		for n != len(rec)+len(fmt.Sprint(n)) {
+			n = len(rec) + len(fmt.Sprint(n))
+		}
+		body += fmt.Sprint(n) + rec
+	}
+	return blocks(rawHeader("pax", typ, fmt.Sprintf("%011o\x00", len(body)), ""), []byte(body))
+}
+
+var tarEnd = make([]byte, 1024)

@@ -9,60 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
 )
-
-// rawHeader returns a tar header block with what archive/tar refuses to write.
-func rawHeader(name string, typ byte, size string, link string) []byte {
-	b := make([]byte, 512)
-	copy(b, name)
-	copy(b[100:], "0000644\x000000000\x000000000\x00")
-	copy(b[124:], size)
-	copy(b[136:], "00000000000\x00")
-	b[156] = typ
-	copy(b[157:], link)
-	copy(b[257:], "ustar\x0000")
-	return checksummed(b)
-}
-
-func checksummed(b []byte) []byte {
-	copy(b[148:], "        ")
-	sum := 0
-	for _, c := range b {
-		sum += int(c)
-	}
-	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
-	return b
-}
-
-func blocks(parts ...[]byte) []byte {
-	var b []byte
-	for _, p := range parts {
-		b = append(b, p...)
-		b = append(b, make([]byte, -len(b)&511)...)
-	}
-	return b
-}
-
-func pax(typ byte, records ...string) []byte {
-	var body string
-	for i := 0; i < len(records); i += 2 {
-		rec := fmt.Sprintf(" %s=%s\n", records[i], records[i+1])
-		n := len(rec)
-		for n != len(rec)+len(fmt.Sprint(n)) {
-			n = len(rec) + len(fmt.Sprint(n))
-		}
-		body += fmt.Sprint(n) + rec
-	}
-	return blocks(rawHeader("pax", typ, fmt.Sprintf("%011o\x00", len(body)), ""), []byte(body))
-}
-
-var tarEnd = make([]byte, 1024)
 
 // checkEmpty fails when the store has anything but its directories.
 func checkEmpty(t *testing.T, s *Store) {
@@ -324,92 +276,5 @@ func TestStoreIsPrivate(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// roundTrips are tars that a reader of archive/tar could not write again.
-func roundTrips(t testing.TB) map[string][]byte {
-	rnd := rand.New(rand.NewPCG(1, 2))
-	noise := make([]byte, 3<<20)
-	for i := range noise {
-		noise[i] = byte(rnd.Uint32())
-	}
-	plain := makeTar(t, dir("d/"), reg("d/a", "1"), reg("d/big", string(noise)), reg("d/e", ""), link("l", "d/a"), symlink("s", "d"), reg("d/2048", strings.Repeat("y", 2048)), reg("d/2049", strings.Repeat("z", 2049)))
-	return map[string][]byte{
-		"plain":               plain,
-		"empty":               {},
-		"only the end":        tarEnd,
-		"no end":              plain[:len(plain)-1024],
-		"noise after the end": append(bytes.Clone(plain), noise...),
-		"one byte after":      append(bytes.Clone(plain), 7),
-		"another tar after":   append(bytes.Clone(plain), plain...),
-		"record padding":      append(bytes.Clone(plain), make([]byte, 10240)...),
-		"noise as padding": func() []byte {
-			b := blocks(rawHeader("a", '0', "00000000001\x00", ""), []byte("x"), tarEnd)
-			copy(b[513:], noise[:511])
-			return b
-		}(),
-		"pax names":            makeTar(t, reg(strings.Repeat("long/", 60)+"é", "x").with(xattr("user.a", "b"))),
-		"gnu names":            makeTar(t, reg(strings.Repeat("long/", 60)+"x", "x").with(func(h *tar.Header) { h.Format = tar.FormatGNU }), symlink("s", strings.Repeat("t", 300)).with(func(h *tar.Header) { h.Format = tar.FormatGNU })),
-		"global header":        append(pax('g', "comment", "hello"), plain...),
-		"pax size":             append(pax('x', "size", "5"), blocks(rawHeader("a", '0', "00000000000\x00", ""), []byte("12345"), tarEnd)...),
-		"old format":           blocks(rawHeader("a", 0, "00000000002\x00", ""), []byte("hi"), rawHeader("old/", 0, "00000000000\x00", ""), tarEnd),
-		"whiteout with bytes":  makeTar(t, reg(".wh.a", "why not"), reg(".wh..wh.aufs", strings.Repeat("x", 9000)), reg("b", "x")),
-		"base-256 size":        blocks(rawHeader("a", '0', "\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03", ""), []byte("abc"), tarEnd),
-		"sparse":               makeSparse(10<<20, noise[:8192]),
-		"sparse and small":     makeSparse(1500, nil),
-		"small and big zeroes": makeTar(t, reg("a", string(make([]byte, 100))), reg("b", string(make([]byte, 1<<20))), reg("c", string(make([]byte, 5<<20))+"end")),
-	}
-}
-
-func TestLayerTar(t *testing.T) {
-	for name, layer := range roundTrips(t) {
-		t.Run(name, func(t *testing.T) {
-			s := newStore(t, Options{})
-			id := mustAdd(t, s, layer)
-			r, err := s.LayerTar(id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer r.Close()
-			// In odd pieces, to cross every border of parts.
-			got, err := io.ReadAll(iotest.HalfReader(r))
-			if err != nil || !bytes.Equal(got, layer) {
-				t.Errorf("%d bytes, want %d; %v", len(got), len(layer), err)
-			}
-			if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-				t.Errorf("after the end: %v", err)
-			}
-		})
-	}
-}
-
-func TestLayerTarDamaged(t *testing.T) {
-	layer := makeTar(t, reg("a", "small"), reg("b", strings.Repeat("big", 5000)))
-	for _, name := range []string{dataFile, smallFile, frameFile} {
-		for what, damage := range map[string]func([]byte) []byte{
-			"changed": func(b []byte) []byte { b[len(b)/3] ^= 1; return b },
-			"cut":     func(b []byte) []byte { return b[:len(b)/2] },
-			"emptied": func([]byte) []byte { return nil },
-		} {
-			s := newStore(t, Options{})
-			id := mustAdd(t, s, layer)
-			path := filepath.Join(s.layerDir(id[7:]), name)
-			b, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, damage(b), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			r, err := s.LayerTar(id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err = io.Copy(io.Discard, r); !errors.Is(err, ErrDigest) && !errors.Is(err, ErrCorrupt) {
-				t.Errorf("%s %s: got %v", name, what, err)
-			}
-			r.Close()
-		}
 	}
 }
