@@ -66,7 +66,6 @@ func (l *layerReader) Read(p []byte) (int, error) {
 	}
 	if l.plain == nil {
 		if l.err = l.start(); l.err != nil {
-			l.err = fmt.Errorf("layer %s: %w", l.layer.id(), l.err)
 			return 0, l.err
 		}
 	}
@@ -82,14 +81,8 @@ func (l *layerReader) Read(p []byte) (int, error) {
 	default:
 		err = fmt.Errorf("%w: decompress: %w", ErrInvalid, err)
 	}
-	if err == io.EOF {
-		l.err = io.EOF
-		return n, l.err
-	}
-	if err != nil {
-		l.err = fmt.Errorf("layer %s: %w", l.layer.id(), err)
-	}
-	return n, l.err
+	l.err = err
+	return n, err
 }
 
 func (l *layerReader) start() error {

@@ -225,7 +225,7 @@ func TestDamagedIndex(t *testing.T) {
 		"path as id":        {func(l []string) []string { l[1] = `{"id":"sha256:../../../etc/passwd"}`; return l }, 2, 1},
 		"path as manifest":  {func(l []string) []string { l[1] = `{"id":"` + someDigest + `","manifest":"../x"}`; return l }, 2, 1},
 		"bad name":          {func(l []string) []string { l[1] = `{"id":"` + someDigest + `","names":["A B"]}`; return l }, 2, 1},
-		"name not normal":   {func(l []string) []string { l[1] = `{"id":"` + someDigest + `","names":["docker.io/a"]}`; return l }, 2, 1},
+		"name not normal":   {func(l []string) []string { l[1] = strings.Replace(l[1], `["`, `["docker.io/library/`, 1); return l }, 2, 1},
 		"twice":             {func(l []string) []string { return append(l[:4], l[1], "") }, 3, 1},
 		"config is gone":    {func(l []string) []string { l[1] = `{"id":"` + someDigest + `","names":["a:1"]}`; return l }, 2, 1},
 		"everything zeroed": {func([]string) []string { return []string{strings.Repeat("\x00", 500)} }, 0, 1},
