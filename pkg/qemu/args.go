@@ -140,7 +140,10 @@ func channels() []string {
 		"-device", "virtserialport,chardev=agent,name=" + AgentPort,
 		"-object", "rng-builtin,id=rng",
 		"-device", fmt.Sprintf("virtio-rng-device,bus=virtio-mmio-bus.%d,rng=rng", busRNG),
-		"-chardev", socket("console", fdConsole),
+		// A pipe: QEMU writes byte by byte, of which a socket holds some hundred,
+		// a pipe 64 KiB. What finds no room is lost.
+		"-add-fd", "set=1,fd=" + strconv.Itoa(fdConsole),
+		"-chardev", "file,id=console,append=on,path=/dev/fdset/1",
 		"-serial", "chardev:console",
 		"-chardev", socket("qmp", fdQMP),
 		"-mon", "chardev=qmp,mode=control",

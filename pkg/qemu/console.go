@@ -2,7 +2,7 @@ package qemu
 
 import (
 	"fmt"
-	"net"
+	"io"
 	"os"
 	"sync/atomic"
 
@@ -13,13 +13,13 @@ import (
 // never stops reading, so the guest never waits for it.
 type console struct {
 	file    *os.File
-	from    net.Conn
+	from    io.ReadCloser
 	left    int64
 	dropped atomic.Int64
 	done    chan struct{}
 }
 
-func openConsole(path string, limit int64, from net.Conn) (*console, error) {
+func openConsole(path string, limit int64, from io.ReadCloser) (*console, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create console log: %w", err)

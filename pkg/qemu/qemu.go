@@ -4,8 +4,8 @@
 // security boundary.
 //
 // QEMU opens the kernel, the initramfs and the disks, nothing else. Its serial
-// console, its control channel (QMP) and the guest's port arrive as inherited
-// socket pairs, so there is no path by which another process could reach them.
+// console, its control channel (QMP) and the guest's port are inherited pipes
+// and sockets, so there is no path by which another process could reach them.
 // The host side of Firecracker's vsock protocol is served in this process, and
 // its connections travel to the guest over a virtio-serial port named
 // AgentPort (package portmux).

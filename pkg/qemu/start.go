@@ -115,13 +115,14 @@ func (l *launch) findVMM() error {
 }
 
 func (l *launch) openConsole() error {
-	conn, err := l.channel()
+	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return fmt.Errorf("create pipe: %w", err)
 	}
-	c, err := openConsole(l.c.ConsolePath, l.c.ConsoleLimit, conn)
+	l.children = append(l.children, w)
+	c, err := openConsole(l.c.ConsolePath, l.c.ConsoleLimit, r)
 	if err != nil {
-		conn.Close()
+		r.Close()
 		return err
 	}
 	l.undo.add(func() { l.m.finishConsole(c) })

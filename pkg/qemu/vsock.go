@@ -114,8 +114,12 @@ func (v *vsock) acceptLoop() {
 	}
 }
 
-// admit starts serving c unless the VM is full or ending.
+// admit starts serving c unless the VM is full or ending, or c is another
+// user's: the mode of the socket has let it through, but a mode can be changed.
 func (v *vsock) admit(c *net.UnixConn) bool {
+	if !sameUser(c) {
+		return false
+	}
 	select {
 	case v.slots <- struct{}{}:
 	default:
@@ -131,6 +135,19 @@ func (v *vsock) admit(c *net.UnixConn) bool {
 		v.fromHost(c)
 	}()
 	return true
+}
+
+func sameUser(c *net.UnixConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var peer *unix.Ucred
+	var perr error
+	err = raw.Control(func(fd uintptr) {
+		peer, perr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return err == nil && perr == nil && (peer.Uid == 0 || int(peer.Uid) == os.Geteuid())
 }
 
 // track makes close end c and wait for whoever serves it.

@@ -4,15 +4,17 @@
 package vmmtest
 
 import (
-	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/micropod/micropod/pkg/kernel"
+	"github.com/micropod/micropod/pkg/rootfs"
 )
 
 // Env is what the suite boots with.
@@ -98,32 +100,28 @@ func buildGuest(t *testing.T, dir string) string {
 // initramfs writes an initramfs for one mode of the guest and returns its path.
 func (e Env) initramfs(t *testing.T, dir, mode string) string {
 	t.Helper()
-	var b bytes.Buffer
-	n := 0
-	add := func(name string, perm uint32, content []byte) {
-		n++
-		fmt.Fprintf(&b, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00",
-			n, perm, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name)+1, 0, name)
-		b.Write(make([]byte, -b.Len()&3))
-		b.Write(content)
-		b.Write(make([]byte, -b.Len()&3))
-	}
-	file := func(path string) []byte {
-		content, err := os.ReadFile(path)
+	var entries []rootfs.InitEntry
+	add := func(name string, perm fs.FileMode, path string) {
+		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return content
+		entries = append(entries, rootfs.InitEntry{Name: name, Mode: perm, Size: info.Size(),
+			Open: func() (io.ReadCloser, error) { return os.Open(path) }})
 	}
-	add("modules", 0o040755, nil)
+	entries = append(entries, rootfs.InitEntry{Name: "mode", Mode: 0o644, Size: int64(len(mode)),
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(mode)), nil }})
 	for _, m := range e.Modules {
-		add("modules/"+filepath.Base(m), 0o100644, file(m))
+		add("modules/"+filepath.Base(m), 0o644, m)
 	}
-	add("mode", 0o100644, []byte(mode))
-	add("init", 0o100755, file(e.Init))
-	add("TRAILER!!!", 0, nil)
+	add("init", 0o755, e.Init)
 	path := filepath.Join(dir, "initramfs-"+mode)
-	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := rootfs.WriteInitramfs(f, entries); err != nil {
 		t.Fatal(err)
 	}
 	return path
