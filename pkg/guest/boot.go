@@ -41,7 +41,7 @@ func bootMounts() []guestMount {
 		{"proc", "/proc", "proc", secure, "", false},
 		{"sysfs", "/sys", "sysfs", secure, "", false},
 		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0755", false},
-		{"cgroup2", cgroupDir, "cgroup2", secure, "", true},
+		{"cgroup2", cgroupDir, "cgroup2", secure, "", false},
 	}
 }
 

@@ -95,14 +95,6 @@ func cgroupFiles(r *specs.LinuxResources) map[string]string {
 	return files
 }
 
-// add moves a process into the cgroup.
-func (c *cgroup) add(pid int) error {
-	if err := writeFile(filepath.Join(c.dir, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
-		return fmt.Errorf("enter cgroup: %w", err)
-	}
-	return nil
-}
-
 // oomKilled reports whether the kernel killed a process of the cgroup because
 // memory ran out, in the cgroup or in the whole VM.
 func (c *cgroup) oomKilled() bool {

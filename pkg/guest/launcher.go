@@ -88,12 +88,14 @@ func newPipe(weRead bool) (r, w *os.File, err error) {
 
 // attr is how the stage starts: in namespaces of its own, but for the network,
 // which is the VM's, and the cgroup namespace, which must begin in its cgroup.
-func (l *launcher) attr() *syscall.ProcAttr {
+// It is born in that cgroup (a directory, nil for our own): to move a process
+// waits for an RCU grace period.
+func (l *launcher) attr(cgroup *os.File) *syscall.ProcAttr {
 	files := make([]uintptr, len(l.child))
 	for i, f := range l.child {
 		files[i] = f.Fd()
 	}
-	return &syscall.ProcAttr{
+	attr := &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
 		Files: files,
@@ -102,6 +104,10 @@ func (l *launcher) attr() *syscall.ProcAttr {
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		},
 	}
+	if cgroup != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(cgroup.Fd())
+	}
+	return attr
 }
 
 // closeChild closes the stage's ends, so that its death shows.

@@ -86,6 +86,8 @@ func (a *agent) release(p *process) {
 
 // launch runs the container stage up to the moment before its exec.
 func (a *agent) launch(p *process, r api.StartRequest) (phases, error) {
+	var marks phases
+	marks.mark("start")
 	var undo cleanup
 	defer undo.run()
 	files, err := writeEtcFiles(etcDir, r)
@@ -102,18 +104,21 @@ func (a *agent) launch(p *process, r api.StartRequest) (phases, error) {
 		return nil, internal("streams", err)
 	}
 	undo.add(l.close)
-	p.pid, p.exited, err = a.reaper.start("/proc/self/exe", []string{stageName, "container"}, l.attr())
+	dir, err := os.Open(p.cgroup.dir)
+	if err != nil {
+		return nil, internal("cgroup", err)
+	}
+	p.pid, p.exited, err = a.reaper.start("/proc/self/exe", []string{stageName, "container"}, l.attr(dir))
+	dir.Close()
 	if err != nil {
 		return nil, internal("fork", err)
 	}
+	marks.mark("forked")
 	l.closeChild()
 	undo.add(func() { // before the rest: nothing can be removed under a live process
 		_ = a.reaper.signal(p.pid, unix.SIGKILL)
 		<-p.exited
 	})
-	if err := p.cgroup.add(p.pid); err != nil {
-		return nil, internal("cgroup", err)
-	}
 	phases, err := l.handshake(stageConfig{StartRequest: r, Root: rootDir, Files: files})
 	if err != nil {
 		return nil, err
@@ -121,8 +126,10 @@ func (a *agent) launch(p *process, r api.StartRequest) (phases, error) {
 	if err := p.connect(l, r); err != nil {
 		return nil, internal("tty", err)
 	}
+	marks = append(marks, phases...)
+	marks.mark("started")
 	undo.cancel()
-	return phases, nil
+	return marks, nil
 }
 
 // connect takes over the streams that l has opened.

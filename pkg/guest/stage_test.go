@@ -91,7 +91,7 @@ func runStage(t *testing.T, r *reaper, root string, req api.StartRequest) (out s
 		t.Fatal(err)
 	}
 	defer l.close()
-	_, exited, err := r.start("/proc/self/exe", []string{stageName, "container"}, l.attr())
+	_, exited, err := r.start("/proc/self/exe", []string{stageName, "container"}, l.attr(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
