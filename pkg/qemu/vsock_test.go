@@ -73,11 +73,25 @@ func TestVsockRequestWithData(t *testing.T) {
 	if _, err := io.ReadFull(guest, buf); err != nil || string(buf) != "early data" {
 		t.Errorf("the guest reads %q, %v", buf, err)
 	}
+	// The host sends what nobody will read: it must see the guest's bytes and
+	// an end, no reset.
+	started := make(chan struct{})
+	go func() {
+		c.Write(make([]byte, 1<<20))
+		close(started)
+		c.Write(make([]byte, 8<<20))
+	}()
+	if _, err := io.ReadFull(guest, make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	<-started
 	io.WriteString(guest, "bye")
 	guest.Close()
-	// The host has sent what nobody will read: it must see the guest's bytes
-	// and an end, no reset.
-	io.WriteString(c, "too late")
+	for open := 1; open > 0; time.Sleep(time.Millisecond) { // read after the server's close
+		v.mu.Lock()
+		open = len(v.conns)
+		v.mu.Unlock()
+	}
 	r := bufio.NewReader(c)
 	if line, _ := r.ReadString('\n'); !strings.HasPrefix(line, "OK ") {
 		t.Errorf("answer %q", line)

@@ -48,7 +48,9 @@ func run() error {
 	}
 	switch string(mode) {
 	case wire.ModeSilent:
-		select {}
+		for { // not select: Go calls that a deadlock, which ends init
+			time.Sleep(time.Hour)
+		}
 	case wire.ModeReboot:
 		return nil
 	case wire.ModePanic:
