@@ -24,7 +24,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"sync"
 	"time"
@@ -113,8 +112,7 @@ func config() *yamux.Config {
 	// from its reading loop.
 	c.AcceptBacklog = maxOutbound + 1
 	// The peer chooses what yamux would log.
-	c.LogOutput = nil
-	c.Logger = log.New(io.Discard, "", 0)
+	c.LogOutput = io.Discard
 	return c
 }
 
