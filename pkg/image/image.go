@@ -85,7 +85,7 @@ type Image struct {
 	// ID is the digest of the config, "sha256:…".
 	ID string
 	// Names are the references that point here, as docker shows them:
-	// "nginx:latest", "ghcr.io/a/b:c", "oci:/dir:tag". Empty when untagged.
+	// "nginx:latest", "example.com/a/b:c", "oci:/dir:tag". Empty when untagged.
 	Names []string
 	// Digests are the repository digests it was pulled as: "nginx@sha256:…".
 	Digests []string

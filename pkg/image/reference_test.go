@@ -24,7 +24,7 @@ func TestNormalize(t *testing.T) {
 		"index.docker.io/library/nginx":       "nginx:latest",
 		"docker.io/library/nginx:1":           "nginx:1",
 		"someone/app":                         "someone/app:latest",
-		"ghcr.io/a/b:c":                       "ghcr.io/a/b:c",
+		"example.com/a/b:c":                   "example.com/a/b:c",
 		"localhost/app":                       "localhost/app:latest",
 		"localhost:5000/app:x":                "localhost:5000/app:x",
 		"127.0.0.1:5000/app":                  "127.0.0.1:5000/app:latest",

@@ -115,7 +115,7 @@ func TestStoreFails(t *testing.T) {
 				if !silent || !strings.HasSuffix(q.URL.Path, digestOf(layer.stored)) {
 					return false
 				}
-				w.Write(serve(w, q, layer.stored, true)[:2<<20])
+				w.Write(serve(w, q, layer.stored, true)[:300<<10]) // more than one piece of readAhead
 				w.(http.Flusher).Flush()
 				<-q.Context().Done()
 				return true
