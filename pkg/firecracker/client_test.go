@@ -208,6 +208,36 @@ func TestClientDeadline(t *testing.T) {
 	}
 }
 
+// TestClientReconnects: a server that closes the connection after each answer,
+// and one that goes on talking, are asked on a new connection.
+func TestClientReconnects(t *testing.T) {
+	for _, more := range []string{"", "HTTP/1.1 503 \r\nContent-Length: 0\r\n\r\n"} {
+		path := filepath.Join(t.TempDir(), "s")
+		closed := make(chan struct{}, 10)
+		listen(t, path, func(l net.Listener) {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = conn.Read(make([]byte, 4096))
+				answer(conn, 200, `{"firecracker_version":"1.16.1"}`)
+				_, _ = io.WriteString(conn, more)
+				conn.Close()
+				closed <- struct{}{}
+			}
+		})
+		c := NewClient(path)
+		defer c.Close()
+		for i := range 3 {
+			if _, err := c.Version(context.Background()); err != nil {
+				t.Fatalf("request %d: %v", i, err)
+			}
+			<-closed
+		}
+	}
+}
+
 func TestClientWithoutServer(t *testing.T) {
 	c := NewClient(filepath.Join(t.TempDir(), "none"))
 	if _, err := c.Version(context.Background()); !errors.Is(err, fs.ErrNotExist) {

@@ -75,6 +75,8 @@ func fakeVMM(mode string, args []string) int {
 		fmt.Fprintln(log, "2026-01-01T00:00:00 [x:main:ERROR] Arguments parsing error:\nno such argument")
 		fmt.Fprintln(log, "2026-01-01T00:00:00 [x:main:ERROR] Firecracker exiting with error. exit_code=153")
 		return 153
+	case "loose":
+		unix.Umask(0)
 	case "never":
 		fmt.Fprintln(log, "waiting")
 		select {}
