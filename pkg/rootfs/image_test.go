@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -239,4 +240,33 @@ func TestEnsureImageCancelled(t *testing.T) {
 	}
 	checkNames(t, filepath.Join(s.dir, imagesDir))
 	checkNames(t, filepath.Join(s.dir, tmpDir))
+}
+
+// Of many that want an image one builds it: the disk that the first has
+// opened is not replaced by another.
+func TestConcurrentImage(t *testing.T) {
+	s := newStore(t, Options{})
+	id := mustAdd(t, s, bigLayer(t, "a", deviceMinData))
+	for _, f := range []Format{EROFS, Ext4} {
+		infos := make([]os.FileInfo, 8)
+		var wg sync.WaitGroup
+		for i := range infos {
+			wg.Go(func() {
+				img, err := s.EnsureImage(t.Context(), []string{id}, f)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if infos[i], err = os.Stat(img.Disks[0]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, info := range infos[1:] {
+			if !os.SameFile(info, infos[0]) {
+				t.Errorf("%s: built more than once", f)
+			}
+		}
+	}
 }

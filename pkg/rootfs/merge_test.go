@@ -116,6 +116,15 @@ var mergeCases = []struct {
 	{"the same layer twice",
 		[][]file{{reg("a", strings.Repeat("x", 5000))}, {reg(".wh.a", "")}, {reg("a", strings.Repeat("x", 5000))}},
 		[]string{"a file c59d3c0480cc2d71"}},
+	{"a symlink that is moved while files go through it",
+		[][]file{{dir("a/"), dir("b/"), symlink("l", "a"), reg("l/x", "1"), symlink("l", "b"), reg("l/y", "2")}},
+		[]string{"a dir", "a/x file 1", "b dir", "b/y file 2", "l -> b"}},
+	{"a directory that becomes a file and a directory again",
+		[][]file{{reg("d/x", "1"), reg("d", "file"), dir("d/"), reg("d/y", "2")}},
+		[]string{"d dir", "d/y file 2"}},
+	{"an absolute symlink below the root",
+		[][]file{{dir("usr/"), symlink("n/abs", "/usr"), symlink("n/rel", "../usr")}, {reg("n/abs/a", "1"), reg("n/rel/b", "2")}},
+		[]string{"n dir", "n/abs -> /usr", "n/rel -> ../usr", "usr dir", "usr/a file 1", "usr/b file 2"}},
 	{"an empty layer", [][]file{{}}, nil},
 }
 
