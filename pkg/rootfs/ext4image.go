@@ -44,13 +44,17 @@ func (s *Store) writeExt4(ctx context.Context, f *os.File, t *tree, diffIDs []st
 		w.CloseWithError(err)
 		done <- err
 	}()
-	err := tar2ext4.ConvertTarToExt4(bufio.NewReaderSize(r, 256<<10), f, tar2ext4.MaximumDiskSize(ext4MaxDisk))
+	out := &holeWriter{f: f}
+	err := tar2ext4.ConvertTarToExt4(bufio.NewReaderSize(r, 256<<10), out, tar2ext4.MaximumDiskSize(ext4MaxDisk))
 	r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
 	if emitErr := <-done; emitErr != nil && !errors.Is(emitErr, io.ErrClosedPipe) {
 		return emitErr
 	}
 	if err != nil {
 		return fmt.Errorf("convert to ext4: %w", err)
+	}
+	if err := out.finish(); err != nil {
+		return err
 	}
 	if err := padInodeBitmaps(f); err != nil {
 		return fmt.Errorf("convert to ext4: %w", err)
