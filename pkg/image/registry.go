@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 
@@ -166,7 +167,7 @@ func (r *repository) explain(err error) error {
 		if errors.As(err, &nerr) {
 			return fmt.Errorf("%w: %w", ErrReference, err)
 		}
-		return err
+		return r.unreachable(err)
 	}
 	switch e.status {
 	case http.StatusNotFound:
@@ -183,4 +184,14 @@ func (r *repository) explain(err error) error {
 		return fmt.Errorf("%w: %s: %w", ErrUnauthorized, hint, e)
 	}
 	return e
+}
+
+// unreachable says that it is the network, where it is.
+func (r *repository) unreachable(err error) error {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "dial" || errors.Is(err, errAddress) {
+		return err
+	}
+	return fmt.Errorf("cannot reach the registry %s (check the network, and HTTPS_PROXY if there is a proxy): %w",
+		reference.Domain(r.t.named), op.Err)
 }

@@ -4,12 +4,14 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -221,4 +223,18 @@ func TestErrorTextIsTame(t *testing.T) {
 	if strings.Contains(err.Error(), "\x1b") || len(err.Error()) > 600 {
 		t.Errorf("error is %d bytes: %q", len(err.Error()), err)
 	}
+}
+
+// TestUnreachable: no registry at all is told in one line.
+func TestUnreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := l.Addr().String()
+	l.Close()
+	s, layers := newStore(t, fast())
+	_, err = s.Pull(t.Context(), host+"/a:b", PullOptions{})
+	wantErr(t, err, syscall.ECONNREFUSED, "cannot reach the registry "+host, "check the network")
+	checkEmpty(t, s, layers)
 }

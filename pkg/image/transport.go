@@ -19,6 +19,9 @@ const maxRedirects = 10
 // leave TLS.
 var errPlainHTTP = errors.New("plain HTTP is refused")
 
+// errAddress says that a registry sent us to an address that is not for it.
+var errAddress = errors.New("a registry may not send us to this address")
+
 // isLoopback reports whether a registry's host, with its port or without, is
 // this machine. Docker talks plain HTTP to these, and only to these.
 func isLoopback(host string) bool {
@@ -130,7 +133,7 @@ func checkAddress(resolved string, local bool) error {
 	ip := ap.Addr().Unmap()
 	metadata := ip == netip.MustParseAddr("fd00:ec2::254")
 	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || metadata || ip.IsLoopback() && !local {
-		return fmt.Errorf("connect to %s: a registry may not send us to this address", resolved)
+		return fmt.Errorf("connect to %s: %w", resolved, errAddress)
 	}
 	return nil
 }
