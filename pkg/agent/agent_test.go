@@ -229,7 +229,9 @@ func TestLies(t *testing.T) {
 				_ = api.ReadMessage(g, api.KindRequest, &r)
 				_, _ = g.Write(lie)
 			}()
-			_, err := c.Start(t.Context(), api.StartRequest{ID: "a"})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a lie that is believed fails, not hangs
+			defer cancel()
+			_, err := c.Start(ctx, api.StartRequest{ID: "a"})
 			if !errors.Is(err, ErrClosed) || !errors.Is(err, api.ErrFrame) {
 				t.Errorf("%v", err)
 			}
