@@ -1,0 +1,175 @@
+package doctest
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const layoutPage = "docs/disk-layout.md"
+
+// formats are the structs behind the tables of fields, by the table's heading.
+func formats() map[string]string {
+	return map[string]string{
+		"vms.json": "pkg/state", "config.json": "pkg/state", "status.json": "pkg/state",
+		"images/index.jsonl": "pkg/image", "images/leases": "pkg/image",
+		"rootfs/images": "pkg/rootfs", "kernels/facts": "pkg/kernel",
+	}
+}
+
+// TestLayoutFields compares the fields of every file with the code.
+func TestLayoutFields(t *testing.T) {
+	described := map[string]bool{}
+	for _, tab := range tablesWith(t, layoutPage, fieldHeader...) {
+		file, structName, ok := strings.Cut(tab.heading, ": ")
+		dir, known := formats()[file]
+		if !ok || !known {
+			t.Errorf("%s: the heading %q names no file and struct", layoutPage, tab.heading)
+			continue
+		}
+		described[dir+"."+structName] = true
+		checkFields(t, tab, parsePackage(t, dir), structName)
+	}
+	// What a file's struct holds is on the page too.
+	for name := range described {
+		dir, structName, _ := strings.Cut(name, ".")
+		for _, f := range parsePackage(t, dir).fields(t, structName) {
+			for _, prefix := range []string{"object ", "object of ", "array of "} {
+				inner, ok := strings.CutPrefix(f.kind, prefix)
+				if ok && inner != "string" && !strings.HasPrefix(inner, "of ") && !described[dir+"."+inner] {
+					t.Errorf("%s does not describe %s of %s", layoutPage, inner, dir)
+				}
+			}
+		}
+	}
+}
+
+// TestNumbersInText compares numbers that the pages' sentences hold.
+func TestNumbersInText(t *testing.T) {
+	tests := []struct{ page, dir, name, value, said string }{
+		{layoutPage, "pkg/logfile", "DefaultLimit", fmt.Sprint(10 << 20), "A file has at most 10 MiB"},
+		{layoutPage, "pkg/logfile", "maxText", fmt.Sprint(16 << 10), "A piece has at most 16 KiB"},
+		{layoutPage, "pkg/manager", "consoleLimit", fmt.Sprint(1 << 20), "the guest's serial console; at most 1 MiB"},
+		{layoutPage, "pkg/manager", "defaultStop", "10s", "absent is 10 s"},
+		{layoutPage, "pkg/state", "schemaVersion", "1", "version of the format, 1"},
+		{layoutPage, "pkg/image", "indexVersion", "1", "`{\"version\":1}`"},
+		{layoutPage, "pkg/kernel", "factsFormat", "1", "version of the format, 1"},
+		{layoutPage, "pkg/rootfs", "blockSize", "4096", "in blocks of 4 KiB"},
+		{"README.md", "pkg/manager", "defaultMemoryMiB", "512", "512 MiB of memory"},
+		{"README.md", "pkg/manager", "defaultStorage", fmt.Sprint(10 << 30), "a writable disk of 10 GiB"},
+		{"README.md", "pkg/manager", "defaultStop", "10s", "waits 10 s"},
+		{"README.md", "pkg/manager", "minMemoryMiB", "64", "64 MiB is the least"},
+		{"README.md", "pkg/qemu", "minMajor", "6", "QEMU 6.0"},
+	}
+	for _, tt := range tests {
+		if got := parsePackage(t, tt.dir).value(t, tt.name); got != tt.value {
+			t.Errorf("%s of %s is %s; change %q in %s", tt.name, tt.dir, got, tt.said, tt.page)
+		}
+		text := strings.Join(strings.Fields(readPage(t, tt.page)), " ")
+		if !strings.Contains(text, tt.said) {
+			t.Errorf("%s does not say %q", tt.page, tt.said)
+		}
+	}
+}
+
+// pathRule is one row of the tables of paths.
+type pathRule struct {
+	path, mode, life string
+	match            *regexp.Regexp
+	seen             bool
+}
+
+func pathRules(t *testing.T) []*pathRule {
+	t.Helper()
+	var rules []*pathRule
+	for _, tab := range tablesWith(t, layoutPage, "Path", "Owner", "Mode", "Life", "What") {
+		for _, row := range tab.rows {
+			r := &pathRule{path: code(t, row[0]), mode: row[2], life: row[3]}
+			pattern := regexp.QuoteMeta(strings.TrimSuffix(r.path, "/"))
+			pattern = strings.NewReplacer(
+				"<id>", "[0-9a-f]{64}", "<hex>", "[0-9a-f]{16,64}", "<key>", "[0-9a-z]+", "<n>", "[0-9A-Za-z]+",
+				"<release>", "[0-9][0-9A-Za-z.+~_-]*", "/<path>", "(/.*)?", "<path>", ".+").Replace(pattern)
+			r.match = regexp.MustCompile("^" + pattern + "$")
+			rules = append(rules, r)
+			owner := strings.Trim(row[1], "`")
+			if _, err := os.Stat(filepath.Join(top, owner)); err != nil && owner != "the VMM driver" {
+				t.Errorf("%s: owner of %s: %v", layoutPage, r.path, err)
+			}
+			switch r.life {
+			case "permanent", "running", "rare":
+			default:
+				t.Errorf("%s: %s lives %q", layoutPage, r.path, r.life)
+			}
+		}
+	}
+	return rules
+}
+
+// checkTree holds each path below dir, which stands for prefix in a root, to
+// the first rule that it matches.
+func checkTree(t *testing.T, rules []*pathRule, dir, prefix string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		rel = filepath.ToSlash(filepath.Join(prefix, rel))
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if rel == "." {
+			if info.Mode().Perm() != 0o700 {
+				t.Errorf("the root has mode %v", info.Mode())
+			}
+			return nil
+		}
+		for _, r := range rules {
+			if r.match.MatchString(rel) {
+				r.seen = true
+				r.check(t, rel, info)
+				return nil
+			}
+		}
+		t.Errorf("%s is not in %s", rel, layoutPage)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func (r *pathRule) check(t *testing.T, rel string, info fs.FileInfo) {
+	t.Helper()
+	mode := info.Mode()
+	free := strings.Contains(r.path, "<path>")
+	if !free && strings.HasSuffix(r.path, "/") != mode.IsDir() {
+		t.Errorf("%s is %v, the page calls it %s", rel, mode, r.path)
+	}
+	switch r.mode {
+	case "link":
+		if mode.Type() != fs.ModeSymlink {
+			t.Errorf("%s is %v, not a link", rel, mode)
+		}
+	case "by umask":
+		if mode.Type() != fs.ModeSocket {
+			t.Errorf("%s is %v: only sockets have their mode by umask", rel, mode)
+		}
+	case "any":
+		if mode.Type() != fs.ModeSymlink && mode.Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v: others can see it", rel, mode)
+		}
+	default:
+		if got := fmt.Sprintf("%04o", mode.Perm()); got != r.mode {
+			t.Errorf("%s has mode %s, the page says %s", rel, got, r.mode)
+		}
+	}
+}
