@@ -13,6 +13,7 @@ eval "$setup"
 ./scripts/vulncheck.sh
 make --no-print-directory build
 
+./scripts/test-unprivileged.sh
 # One package at a time: emulated machines that share two cores are slower
 # together than one after the other.
 exec go test -p 1 -timeout 30m ./...
