@@ -84,13 +84,13 @@ func TestConfigFromImageAndOptions(t *testing.T) {
 	}
 	cfg, err = newConfig(CreateOptions{
 		User: "1", Workdir: "/w", StopSignal: "USR1", CPUs: 1.5, MemoryBytes: 100<<20 + 1,
-		Labels: map[string]string{"l": "user"}, Name: "n",
+		Labels: map[string]string{"l": "user"}, Name: "nn",
 	}, testImage())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if cfg.User != "1" || cfg.Workdir != "/w" || cfg.StopSignal != 10 || cfg.CPUs != 2 || cfg.MemoryMiB != 101 ||
-		cfg.Labels["l"] != "user" || cfg.Labels["m"] != "image" || cfg.Name != "n" {
+		cfg.Labels["l"] != "user" || cfg.Labels["m"] != "image" || cfg.Name != "nn" {
 		t.Errorf("options: %+v", cfg)
 	}
 }

@@ -23,11 +23,11 @@ func (m *Manager) choose(ctx context.Context, want string) (state.Driver, error)
 		if a.OK {
 			reason := a.Reason
 			if len(skipped) > 0 {
-				reason += "; " + strings.Join(skipped, "; ")
+				reason += "; not usable here: " + strings.Join(skipped, ", ")
 			}
 			return state.Driver{Name: d.Name(), Version: a.Version, Accel: a.Accel, Reason: reason}, nil
 		}
-		skipped = append(skipped, fmt.Sprintf("not %s: %s", d.Name(), a.Reason))
+		skipped = append(skipped, d.Name())
 		reasons = append(reasons, unavailable(d.Name(), a))
 	}
 	if len(reasons) == 0 {
