@@ -73,6 +73,9 @@ func switchRoot() error {
 	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		return fmt.Errorf("make initramfs read-only: %w", err)
 	}
+	if err := keepLibraries(); err != nil {
+		return err
+	}
 	if err := unix.Chdir(newRoot); err != nil {
 		return err
 	}
@@ -83,6 +86,24 @@ func switchRoot() error {
 		return err
 	}
 	return unix.Chdir("/")
+}
+
+// keepLibraries shows the folders of shared libraries in the new root. Only an
+// agent that is linked dynamically has them: it is executed again for each
+// container, and its interpreter is found by path.
+func keepLibraries() error {
+	for _, dir := range []string{"/lib", "/lib64", "/usr"} {
+		if _, err := os.Stat(dir); err != nil {
+			continue
+		}
+		if err := os.MkdirAll(newRoot+dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(dir, newRoot+dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("keep %s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 // loadModules loads the *.ko files of dir in the order of their names. All are
