@@ -33,10 +33,11 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 // Create makes a container from an image, fetched as the pull policy says. It
 // is not started. On an error nothing is left behind but the image.
 func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Container, error) {
-	img, err := m.ensureImage(ctx, o, p)
+	img, release, err := m.holdImage(ctx, o, p)
 	if err != nil {
 		return nil, err
 	}
+	defer release() // by then the container's record keeps the layers
 	c, err := newConfig(o, img)
 	if err != nil {
 		return nil, err
@@ -54,13 +55,6 @@ func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Con
 	if err != nil {
 		return nil, err
 	}
-	// From now on the container keeps its layers; before, rmi may have taken them.
-	for _, d := range c.DiffIDs {
-		if !m.disks.HasLayer(d) {
-			err := fmt.Errorf("image %s was removed while the container was made", o.Image)
-			return nil, errors.Join(err, m.state.Remove(c.ID))
-		}
-	}
 	return m.Inspect(ctx, c.ID)
 }
 
@@ -70,22 +64,60 @@ func (m *Manager) create(c state.Config) error {
 	})
 }
 
-// ensureImage gets the image that a container is to be made of.
-func (m *Manager) ensureImage(ctx context.Context, o CreateOptions, p Progress) (*image.Image, error) {
-	if o.Pull != PullAlways {
-		img, err := m.images.Get(o.Image)
-		if err == nil && (o.Platform == "" || o.Platform == img.Platform) {
-			return img, nil
-		}
-		if err != nil && !errors.Is(err, image.ErrNotFound) {
-			return nil, imageError(err)
+// holdImage gets the image that a container is to be made of, and keeps it from
+// rmi until release is called.
+func (m *Manager) holdImage(ctx context.Context, o CreateOptions, p Progress) (img *image.Image, release func(), err error) {
+	// A layout or an archive may have changed; to look is cheap.
+	local := image.IsLocal(o.Image)
+	if local && o.Pull != PullAlways && p != nil {
+		p = onlyNew{p}
+	}
+	look := o.Pull == PullAlways || local && o.Pull != PullNever
+	if !look {
+		img, release, err = m.held(o)
+		if img != nil || err != nil {
+			return img, release, err
 		}
 		if o.Pull == PullNever {
-			return nil, fmt.Errorf("%w: image %s is not here, and --pull=never forbids to fetch it", ErrNotFound, o.Image)
+			return nil, nil, fmt.Errorf("%w: image %s is not here, and --pull=never forbids to fetch it", ErrNotFound, o.Image)
 		}
 	}
-	img, err := m.images.Pull(ctx, o.Image, image.PullOptions{Platform: o.Platform, Progress: p})
-	return img, imageError(err)
+	img, err = m.images.Pull(ctx, o.Image, image.PullOptions{Platform: o.Platform, Progress: p})
+	if err == nil {
+		img, release, err = m.images.Hold(img.ID)
+	}
+	return img, release, imageError(err)
+}
+
+// onlyNew passes on what is said of layers that are fetched: a user who did not
+// ask for a pull need not know that nothing had changed.
+type onlyNew struct{ Progress }
+
+func (o onlyNew) Layer(id, event string, current, total int64) {
+	if event != "exists" {
+		o.Progress.Layer(id, event, current, total)
+	}
+}
+
+// held holds the stored image, nil if there is none that suits. One that has
+// lost parts is as good as none: a pull mends it.
+func (m *Manager) held(o CreateOptions) (*image.Image, func(), error) {
+	img, release, err := m.images.Hold(o.Image)
+	if errors.Is(err, image.ErrNotFound) || errors.Is(err, image.ErrDamaged) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, imageError(err)
+	}
+	fits := true
+	if o.Platform != "" {
+		fits, err = img.Fits(o.Platform)
+	}
+	if err != nil || !fits {
+		release()
+		return nil, nil, imageError(err)
+	}
+	return img, release, nil
 }
 
 // newConfig resolves an image and the user's options into a container. Pure

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/state"
@@ -77,11 +78,26 @@ func (m *Manager) RemoveImage(ctx context.Context, ref string, force bool) (unta
 		return nil, nil, imageError(err)
 	}
 	if len(r.Deleted) > 0 {
-		if _, err := m.images.GC(ctx); err != nil {
-			return r.Untagged, r.Deleted, fmt.Errorf("free the layers of %s: %w", ref, err)
-		}
+		err = m.pruneDisks(ctx)
 	}
-	return r.Untagged, r.Deleted, nil
+	return r.Untagged, r.Deleted, err
+}
+
+// pruneDisks removes the disks that no image and no container is made of.
+func (m *Manager) pruneDisks(ctx context.Context) error {
+	used := map[string]bool{}
+	key := func(diffIDs []string) string { return strings.Join(diffIDs, " ") }
+	for _, c := range m.configs {
+		used[key(c.DiffIDs)] = true
+	}
+	images, _ := m.images.List()
+	for _, img := range images {
+		used[key(img.DiffIDs)] = true
+	}
+	if _, err := m.disks.PruneImages(ctx, func(d []string) bool { return used[key(d)] }); err != nil {
+		return fmt.Errorf("remove unused disks: %w", err)
+	}
+	return nil
 }
 
 // users names the containers made of an image.
