@@ -23,8 +23,7 @@ import (
 // TestVM runs the scripts that boot real VMs, with the program as a user builds
 // it. It needs a guest kernel (MICROPOD_TEST_KERNEL) and an OCI layout with the
 // test images (MICROPOD_TEST_IMAGES), as `make test` provides them.
-// MICROPOD_TEST_BINARY names a program to test instead of a plain build, and
-// MICROPOD_TEST_VMM the VMM.
+// MICROPOD_TEST_BINARY names a program to test instead of a plain build.
 func TestVM(t *testing.T) {
 	kernel, images := os.Getenv("MICROPOD_TEST_KERNEL"), os.Getenv("MICROPOD_TEST_IMAGES")
 	if kernel == "" || images == "" {
@@ -202,8 +201,9 @@ func newRoot(template string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, name := range []string{"images", "rootfs", "kernels", "initramfs"} {
-		err := linkTree(filepath.Join(template, name), filepath.Join(root, name))
+	// VMMs lock disks: shared ones would look like locks of another script's VMs.
+	for name, link := range map[string]bool{"images": false, "rootfs": false, "kernels": true, "initramfs": true} {
+		err := copyTree(filepath.Join(template, name), filepath.Join(root, name), link)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
@@ -215,9 +215,9 @@ func newRoot(template string) (string, error) {
 	return root, os.Symlink(kernel, filepath.Join(root, "vmlinux"))
 }
 
-// linkTree copies a directory: big files, which nothing writes again, as hard links.
-func linkTree(from, to string) error {
-	const big = 64 << 10
+// copyTree copies a directory; with link its files, which nothing writes again,
+// become hard links.
+func copyTree(from, to string, link bool) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -231,7 +231,7 @@ func linkTree(from, to string) error {
 			return os.Mkdir(target, info.Mode().Perm())
 		case !info.Mode().IsRegular():
 			return nil
-		case info.Size() >= big:
+		case link:
 			return os.Link(path, target)
 		}
 		b, err := os.ReadFile(path)
