@@ -5,6 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || exit 0
+: "${MICROPOD_TEST_KERNEL:?is set by make test}" "${MICROPOD_TEST_IMAGES:?is set by make test}"
 
 user=65534 # nobody: no home, no group, no files
 dir=$(mktemp -d)
