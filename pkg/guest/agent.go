@@ -108,7 +108,7 @@ func runAgent(log *console) error {
 	go log.contain("control", func() {
 		err := a.serveControl(&control{conn: conn})
 		// The supervisor is gone, or has asked for it: no reason to stay.
-		if err != nil && !errors.Is(err, io.EOF) {
+		if !errors.Is(err, io.EOF) {
 			log.printf("control connection: %v", err)
 		}
 		a.quit()

@@ -96,7 +96,8 @@ func (a *agent) admit(o api.Open) *api.Error {
 	return nil
 }
 
-// serveControl answers calls until the connection ends.
+// serveControl answers calls until the connection ends, and says why it ended:
+// the error is never nil, and io.EOF after an orderly end.
 func (a *agent) serveControl(c *control) error {
 	calls := make(chan struct{}, maxCalls)
 	for {
