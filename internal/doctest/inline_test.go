@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -55,7 +56,7 @@ func TestInlineCommands(t *testing.T) {
 	bin := program(t)
 	root := t.TempDir()
 	help := func(words ...string) string {
-		cmd := exec.Command(bin, append(words, "--help")...)
+		cmd := exec.Command(bin, slices.Concat(words, []string{"--help"})...)
 		cmd.Env = append(os.Environ(), "MICROPOD_ROOT="+root)
 		out, err := cmd.CombinedOutput()
 		if err != nil {

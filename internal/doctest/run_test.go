@@ -187,7 +187,7 @@ func (u *user) script(t *testing.T, b block, text string) {
 	t.Helper()
 	out, err := u.shell(text)
 	if err != nil {
-		t.Fatalf("%s:%d: %v\n%s\n%s", b.page, b.line, err, text, out)
+		t.Errorf("%s:%d: %v\n%s\n%s", b.page, b.line, err, text, out)
 	}
 	if strings.Contains(text, "make quickstart") && !strings.Contains(out, "hello from inside a microVM: Linux ") {
 		t.Errorf("make quickstart shows no guest:\n%s", out)
@@ -256,7 +256,7 @@ func (u *user) transcript(t *testing.T, b block) {
 			ok = try()
 		}
 		if !ok {
-			t.Fatalf("%s:%d: $ %s\n%s\nthe page shows\n%s", b.page, b.line, s.command, got, s.want)
+			t.Errorf("%s:%d: $ %s\n%s\nthe page shows\n%s", b.page, b.line, s.command, got, s.want)
 		}
 	}
 }
@@ -371,6 +371,9 @@ func (u *user) checkLayout(t *testing.T, kernel string) {
 	for _, r := range stopped {
 		if r.life == "running" && r.seen {
 			t.Errorf("%s is there after the VM has ended", r.path)
+		}
+		if r.life == "permanent" && !r.seen && strings.HasPrefix(r.path, "vms/") {
+			t.Errorf("%s is not there any more after the VM has ended", r.path)
 		}
 	}
 	if out, err := u.shell("micropod rm long"); err != nil {
