@@ -112,13 +112,56 @@ func (m *Manager) resolve(ref string) (state.VM, error) {
 }
 
 // dial connects to a container's supervisor; the error wraps ErrNotRunning if
-// it has none.
+// it has none. A container on its way up or down is waited for.
 func (m *Manager) dial(ctx context.Context, vm state.VM, cmd supervisor.Command) (*supervisor.Client, error) {
-	c, err := supervisor.Dial(ctx, m.state.Paths(vm.ID), cmd)
-	if errors.Is(err, supervisor.ErrGone) {
-		return nil, fmt.Errorf("%w: %s", ErrNotRunning, vm.Name)
+	for {
+		c, err := supervisor.Dial(ctx, m.state.Paths(vm.ID), cmd)
+		if !errors.Is(err, supervisor.ErrGone) {
+			return c, err
+		}
+		held, err := m.state.Running(vm.ID)
+		if err != nil {
+			return nil, err
+		}
+		if !held {
+			return nil, fmt.Errorf("%w: %s", ErrNotRunning, vm.Name)
+		}
+		if err := pause(ctx); err != nil {
+			return nil, err
+		}
 	}
-	return c, err
+}
+
+// lock takes a container's lock. The error wraps state.ErrLocked if it runs: a
+// supervisor holds the lock, and one can speak with it.
+func (m *Manager) lock(ctx context.Context, vm state.VM) (*state.FileLock, error) {
+	for {
+		l, err := m.state.Lock(vm.ID)
+		if !errors.Is(err, state.ErrLocked) {
+			return l, err
+		}
+		c, gone := m.dial(ctx, vm, supervisor.Command{Op: supervisor.OpWait})
+		if gone == nil {
+			c.Close()
+			return nil, err
+		}
+		if !errors.Is(gone, ErrNotRunning) {
+			return nil, gone
+		}
+	}
+}
+
+// statePoll is how often a container that is neither running nor stopped is
+// looked at: no event tells of both a lock that is given up and a new socket.
+const statePoll = 10 * time.Millisecond
+
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(statePoll):
+		return nil
+	}
 }
 
 // timed logs how long a step took and keeps it for the record.

@@ -30,7 +30,7 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 	if err != nil {
 		return nil, err
 	}
-	lock, err := m.state.Lock(vm.ID)
+	lock, err := m.lock(ctx, vm)
 	if errors.Is(err, state.ErrLocked) {
 		return m.attachRunning(ctx, vm, s)
 	}

@@ -111,15 +111,15 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 	if err != nil {
 		return err
 	}
-	lock, err := m.state.Lock(vm.ID)
-	if errors.Is(err, state.ErrLocked) && force {
+	lock, err := m.lock(ctx, vm)
+	for errors.Is(err, state.ErrLocked) && force { // again, if somebody starts it meanwhile
 		if err := m.Kill(ctx, vm.ID, syscall.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 		if m.vanished(vm.ID) { // --rm was faster
 			return nil
 		}
-		lock, err = m.state.Lock(vm.ID)
+		lock, err = m.lock(ctx, vm)
 	}
 	switch {
 	case errors.Is(err, state.ErrLocked):

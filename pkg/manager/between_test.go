@@ -1,0 +1,131 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/supervisor"
+)
+
+// lockedContainer is a container whose lock is held but whose supervisor does
+// not answer: it is on its way up or down.
+func lockedContainer(t *testing.T) (*Manager, state.VM, *state.FileLock) {
+	t.Helper()
+	m, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := state.Config{ID: state.NewID(), Name: "between", Created: time.Now()}
+	if err := m.state.Create(c, func(state.Paths) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := m.state.Lock(c.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Unlock() })
+	vm, err := m.state.Resolve(c.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, vm, lock
+}
+
+// early fails the test if a verb returns although nothing was decided yet.
+func early(t *testing.T, done <-chan error) {
+	t.Helper()
+	select {
+	case err := <-done:
+		t.Fatalf("did not wait: %v", err)
+	case <-time.After(10 * statePoll):
+	}
+}
+
+func TestStopWaitsForTheSupervisor(t *testing.T) {
+	m, vm, lock := lockedContainer(t)
+	done := make(chan error, 1)
+	go func() { done <- m.Stop(t.Context(), vm.ID, nil, "") }()
+	early(t, done)
+
+	dir, err := os.Open(m.state.Paths(vm.ID).Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	// Through a descriptor: the whole path may be too long for a socket.
+	l, err := net.Listen("unix", state.Paths{Dir: fmt.Sprintf("/proc/self/fd/%d", dir.Fd())}.Control())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var cmd supervisor.Command
+	if err := api.ReadMessage(conn, api.KindOpen, &cmd); err != nil || cmd.Op != supervisor.OpStop {
+		t.Fatalf("got %+v, %v", cmd, err)
+	}
+	api.WriteMessage(conn, api.KindExit, supervisor.Final{ExitCode: 5})
+	lock.Unlock()
+	conn.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestVerbsWaitForTheLock(t *testing.T) {
+	verbs := map[string]func(context.Context, *Manager, string) error{
+		"stop":  func(ctx context.Context, m *Manager, id string) error { return m.Stop(ctx, id, nil, "") },
+		"wait":  func(ctx context.Context, m *Manager, id string) error { _, err := m.Wait(ctx, id); return err },
+		"rm":    func(ctx context.Context, m *Manager, id string) error { return m.Remove(ctx, id, false) },
+		"rm -f": func(ctx context.Context, m *Manager, id string) error { return m.Remove(ctx, id, true) },
+		"kill": func(ctx context.Context, m *Manager, id string) error {
+			if err := m.Kill(ctx, id, syscall.SIGTERM); !errors.Is(err, ErrNotRunning) {
+				return errors.Join(errors.New("killed what had ended"), err)
+			}
+			return nil
+		},
+		"start": func(ctx context.Context, m *Manager, id string) error {
+			// There is no VMM here: that it says so shows that it tried.
+			if _, err := m.Start(ctx, id, nil); !errors.As(err, new(*StartError)) {
+				return errors.Join(errors.New("did not start what had ended"), err)
+			}
+			return nil
+		},
+	}
+	for name, verb := range verbs {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m, vm, lock := lockedContainer(t)
+			done := make(chan error, 1)
+			go func() { done <- verb(t.Context(), m, vm.ID) }()
+			early(t, done)
+			lock.Unlock()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestWaitForTheLockIsInterrupted(t *testing.T) {
+	m, vm, _ := lockedContainer(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := m.Remove(ctx, vm.ID, true); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if _, err := os.Stat(m.state.Paths(vm.ID).Dir); err != nil {
+		t.Error(err)
+	}
+}
