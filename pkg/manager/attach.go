@@ -179,6 +179,8 @@ func (a *Attachment) resizes(sizes <-chan Size) {
 	}
 }
 
+// signals sends signals over connections of their own: input that the
+// container does not read must not hold them up.
 func (a *Attachment) signals(signals <-chan int) {
 	for {
 		select {
@@ -186,7 +188,9 @@ func (a *Attachment) signals(signals <-chan int) {
 			if !ok {
 				return
 			}
-			a.client.Send(supervisor.Command{Op: supervisor.OpSignal, Signal: sig})
+			if err := a.m.signal(context.Background(), state.VM{ID: a.id, Name: a.id}, sig); err != nil {
+				a.m.log.Debug("pass a signal on", "signal", sig, "err", err)
+			}
 		case <-a.done:
 			return
 		}

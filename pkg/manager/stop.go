@@ -63,7 +63,11 @@ func (m *Manager) Kill(ctx context.Context, ref string, sig syscall.Signal) erro
 		_, err := m.final(ctx, vm, supervisor.Command{Op: supervisor.OpStop, Signal: int(sig)})
 		return err
 	}
-	c, err := m.dial(ctx, vm, supervisor.Command{Op: supervisor.OpSignal, Signal: int(sig)})
+	return m.signal(ctx, vm, int(sig))
+}
+
+func (m *Manager) signal(ctx context.Context, vm state.VM, sig int) error {
+	c, err := m.dial(ctx, vm, supervisor.Command{Op: supervisor.OpSignal, Signal: sig})
 	if err != nil {
 		return err
 	}

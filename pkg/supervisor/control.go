@@ -12,7 +12,8 @@ type Op string
 // belonged to it is free; the connection closes when the lock is free too.
 const (
 	// OpAttach streams output to the client, and input and further commands
-	// (OpSignal, OpResize, OpDetach) from it.
+	// (OpResize, OpDetach) from it. They queue behind input that the container
+	// does not read: a signal has a connection of its own.
 	OpAttach Op = "attach"
 	// OpStop sends Signal, then SIGKILL after Timeout, then ends the VM.
 	OpStop Op = "stop"

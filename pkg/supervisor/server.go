@@ -198,25 +198,16 @@ func (srv *server) input(c *client, first Command) (detached bool) {
 			if err := api.Decode(b, &cmd); err != nil {
 				return false
 			}
-			if cmd.Op == OpDetach {
+			switch cmd.Op {
+			case OpDetach:
 				return true
-			}
-			if err := srv.s.attached(cmd); err != nil {
-				srv.s.log.Debug("command of an attached client", "op", cmd.Op, "err", err)
+			case OpResize:
+				if err := srv.s.resize(cmd); err != nil {
+					srv.s.log.Debug("resize for an attached client", "err", err)
+				}
 			}
 		}
 	}
-}
-
-// attached runs a command that came over an attached connection.
-func (s *supervisor) attached(cmd Command) error {
-	switch cmd.Op {
-	case OpSignal:
-		return s.signal(cmd.Signal)
-	case OpResize:
-		return s.resize(cmd)
-	}
-	return fmt.Errorf("unknown operation %q", cmd.Op)
 }
 
 // callCtx bounds one call of the agent.
