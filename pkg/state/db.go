@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // database is the content of vms.json.
@@ -155,7 +157,23 @@ func (s *Store) Create(c Config, fill func(Paths) error) error {
 // Remove deletes a container. The caller holds its alive lock.
 func (s *Store) Remove(id string) error {
 	gone := filepath.Join(s.root, dirVMs, gonePrefix+id)
-	err := s.update(func(db *database) error {
+	err := s.forget(id, gone)
+	if errors.Is(err, unix.ENOSPC) {
+		// The disk is full: what is to go makes room for the list without it.
+		err = errors.Join(os.RemoveAll(gone), s.forget(id, gone))
+	}
+	if err == nil {
+		err = os.RemoveAll(gone)
+	}
+	if err != nil {
+		return fmt.Errorf("remove container %s: %w", id, err)
+	}
+	return nil
+}
+
+// forget takes a container out of the database and its directory out of sight.
+func (s *Store) forget(id, gone string) error {
+	return s.update(func(db *database) error {
 		db.VMs = slices.DeleteFunc(db.VMs, func(v VM) bool { return v.ID == id })
 		err := os.Rename(s.Paths(id).Dir, gone)
 		if missing(err) {
@@ -163,13 +181,6 @@ func (s *Store) Remove(id string) error {
 		}
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("remove container %s: %w", id, err)
-	}
-	if err := os.RemoveAll(gone); err != nil {
-		return fmt.Errorf("remove container %s: %w", id, err)
-	}
-	return nil
 }
 
 // sweep removes what crashed Creates and Removes left: directories that no

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -108,6 +109,40 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	wantEntries(t, s)
 	if vms, err := s.List(); err != nil || len(vms) != 0 {
 		t.Errorf("List: %v, %v", vms, err)
+	}
+}
+
+// On a full disk a container can still be removed: how else would room be made?
+func TestRemoveOnAFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	mnt := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mnt).CombinedOutput(); err != nil {
+		t.Fatalf("mount: %v %s", err, out)
+	}
+	t.Cleanup(func() { exec.Command("umount", mnt).Run() })
+	s, err := Open(filepath.Join(mnt, "root"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{ID: NewID(), Name: "big", Created: time.Now()}
+	if err := s.Create(c, func(p Paths) error { return os.WriteFile(p.Disk(), make([]byte, 64<<10), 0o600) }); err != nil {
+		t.Fatal(err)
+	}
+	kept := create(t, s, "kept")
+	if err := os.WriteFile(filepath.Join(mnt, "filler"), make([]byte, 2<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	if err := s.Remove(c.ID); err != nil {
+		t.Error(err)
+	}
+	vms, err := s.List()
+	if err != nil || len(vms) != 1 || vms[0].ID != kept {
+		t.Errorf("got %v, %v, want only %s", vms, err, kept)
+	}
+	if left, _ := filepath.Glob(filepath.Join(mnt, "root", dirVMs, "*"+c.ID)); len(left) > 0 {
+		t.Errorf("left behind: %s", left)
 	}
 }
 
