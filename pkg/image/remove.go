@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Removed says what Remove did.
@@ -27,7 +29,7 @@ type Removed struct {
 // names and stays. Layers that no image needs any more are freed.
 func (s *Store) Remove(ctx context.Context, ref string, inUse func(imageID string) []string, force bool) (Removed, error) {
 	var done Removed
-	err := s.update(func(x *index) error {
+	remove := func(x *index) error {
 		r, err := x.find(ref)
 		if err != nil {
 			return err
@@ -43,7 +45,19 @@ func (s *Store) Remove(ctx context.Context, ref string, inUse func(imageID strin
 				ErrConflict, shortID(r.ID), strings.Join(r.Names, ", "))
 		}
 		return s.removeLast(x, r, inUse, force, &done)
-	})
+	}
+	err := s.update(remove)
+	if errors.Is(err, unix.ENOSPC) {
+		// The disk is full: what is to go makes room for the index without it.
+		err = s.update(func(x *index) error {
+			done = Removed{}
+			if err := remove(x); err != nil {
+				return err
+			}
+			_, err := s.free(ctx, x)
+			return err
+		})
+	}
 	if err != nil {
 		return Removed{}, fmt.Errorf("remove image %s: %w", ref, err)
 	}
@@ -160,6 +174,11 @@ func (s *Store) GC(ctx context.Context) (freed int64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("collect garbage: %w", err)
 	}
+	return s.free(ctx, x)
+}
+
+// free is GC for the images of x. The store's lock is held.
+func (s *Store) free(ctx context.Context, x *index) (freed int64, err error) {
 	if errs := x.errs(); len(errs) > 0 {
 		return 0, fmt.Errorf("collect garbage: %w", errors.Join(errs...))
 	}
