@@ -15,11 +15,14 @@ import (
 // (or timeout, negative for ever), then SIGKILL, then the end of its VM. It
 // returns when everything is freed; one that does not run is left as it is.
 func (m *Manager) Stop(ctx context.Context, ref string, timeout *time.Duration, sig string) error {
+	return m.stop(ctx, ref, supervisor.Command{Op: supervisor.OpStop, Timeout: timeout}, sig)
+}
+
+func (m *Manager) stop(ctx context.Context, ref string, cmd supervisor.Command, sig string) error {
 	vm, err := m.resolve(ref)
 	if err != nil {
 		return err
 	}
-	cmd := supervisor.Command{Op: supervisor.OpStop, Timeout: timeout}
 	if sig != "" {
 		if cmd.Signal, err = stopSignal(sig); err != nil {
 			return err
@@ -82,9 +85,11 @@ func (m *Manager) signal(ctx context.Context, vm state.VM, sig int) error {
 	return err
 }
 
-// Restart stops a container and starts it again, detached.
+// Restart stops a container and starts it again, detached. One that is to be
+// removed at its end stays.
 func (m *Manager) Restart(ctx context.Context, ref string, timeout *time.Duration, sig string) error {
-	if err := m.Stop(ctx, ref, timeout, sig); err != nil {
+	cmd := supervisor.Command{Op: supervisor.OpStop, Timeout: timeout, Keep: true}
+	if err := m.stop(ctx, ref, cmd, sig); err != nil {
 		return err
 	}
 	_, err := m.Start(ctx, ref, nil)

@@ -36,6 +36,8 @@ type Command struct {
 	Timeout *time.Duration `json:"timeout,omitempty"`
 	Cols    uint16         `json:"cols,omitempty"`
 	Rows    uint16         `json:"rows,omitempty"`
+	// Keep makes OpStop keep a container that would be removed at its end.
+	Keep bool `json:"keep,omitempty"`
 	// Input: the client sends standard input. Once: its loss is the input's end.
 	Input bool `json:"input,omitempty"`
 	Once  bool `json:"once,omitempty"`

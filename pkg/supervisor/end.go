@@ -111,7 +111,7 @@ func (s *supervisor) awaitDrained(drained <-chan struct{}) {
 
 // flush lets the guest write its disk back, unless the disk goes anyway.
 func (s *supervisor) flush() {
-	if s.plan.AutoRemove {
+	if s.autoRemove() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, s.plan.Limits.Shutdown)

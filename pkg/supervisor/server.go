@@ -110,6 +110,9 @@ func (srv *server) handle(conn net.Conn) {
 	case OpAttach:
 		srv.attach(c, cmd)
 	case OpStop:
+		if cmd.Keep {
+			srv.s.keep.Store(true)
+		}
 		srv.wait(c)
 		go srv.s.stop(cmd)
 		srv.untilGone(c)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,8 @@ type supervisor struct {
 	// ctx ends when the VM is to be killed.
 	ctx  context.Context
 	kill context.CancelCauseFunc
+
+	keep atomic.Bool // whatever the plan says of AutoRemove
 
 	listener *agent.Listener
 	machine  vmm.Machine
@@ -317,6 +320,8 @@ func (s *supervisor) release() {
 	close(s.logClosed)
 }
 
+func (s *supervisor) autoRemove() bool { return s.plan.AutoRemove && !s.keep.Load() }
+
 // settle writes the last status, or removes the container with --rm.
 func (s *supervisor) settle(f Final) {
 	s.status.Phase = state.PhaseExited
@@ -325,7 +330,7 @@ func (s *supervisor) settle(f Final) {
 	s.status.OOMKilled = f.OOMKilled
 	s.status.Error = f.Error
 	s.status.VMM, s.status.Supervisor = state.Process{}, state.Process{}
-	if s.plan.AutoRemove {
+	if s.autoRemove() {
 		if err := s.store.Remove(s.plan.ID); err != nil {
 			s.log.Error("remove container", "err", err)
 		}

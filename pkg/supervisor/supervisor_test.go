@@ -508,6 +508,19 @@ func TestAutoRemove(t *testing.T) {
 	}
 }
 
+func TestStopThatKeeps(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true}, func(p *Plan) { p.AutoRemove = true })
+	<-l.outcome
+	l.command(Command{Op: OpStop, Keep: true})
+	if f, err := l.final(); f.ExitCode != 143 {
+		t.Errorf("final %+v, %v", f, err)
+	}
+	if st := l.status(); st.Phase != state.PhaseExited || st.ExitCode != 143 {
+		t.Errorf("status %+v", st)
+	}
+	l.nothingLeft()
+}
+
 func TestGuestThatDoesNotLeave(t *testing.T) {
 	l := begin(t, &fakeVM{noShutdown: true}, func(p *Plan) { p.Limits.Shutdown = 50 * time.Millisecond })
 	if f, _ := l.final(); f.ExitCode != 0 {
