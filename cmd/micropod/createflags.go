@@ -6,7 +6,6 @@ import (
 	"math"
 	"os"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -69,11 +68,6 @@ func (c *createFlags) register(f *pflag.FlagSet) {
 	f.StringVarP(&c.workdir, "workdir", "w", "", "Working directory inside the container")
 }
 
-var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
-
-// maxNameLength keeps names fit for file names and host names of later networks.
-const maxNameLength = 200
-
 // options checks what was typed and turns it into the manager's words. f tells
 // what was typed at all; args are the image and its command.
 func (c *createFlags) options(f *pflag.FlagSet, args []string) (manager.CreateOptions, error) {
@@ -108,13 +102,7 @@ func (c *createFlags) checkName(o *manager.CreateOptions) error {
 	if o.Name == "" {
 		return nil
 	}
-	if !nameForm.MatchString(o.Name) {
-		return fmt.Errorf("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, at least two of them", o.Name)
-	}
-	if len(o.Name) > maxNameLength {
-		return fmt.Errorf("invalid container name: %d characters, at most %d are allowed", len(o.Name), maxNameLength)
-	}
-	return nil
+	return manager.CheckName(o.Name)
 }
 
 func (c *createFlags) checkWorkdir(o *manager.CreateOptions) error {

@@ -138,7 +138,7 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 	c.Hostname = either(o.Hostname, c.ID[:12])
 	if c.Name == "" {
 		c.Name = newName()
-	} else if err := state.CheckName(c.Name); err != nil {
+	} else if err := CheckName(c.Name); err != nil {
 		return c, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if o.Workdir != "" && !path.IsAbs(o.Workdir) {

@@ -1,6 +1,13 @@
 package manager
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+
+	"github.com/micropod/micropod/pkg/state"
+)
+
+// CheckName reports what is wrong with a name that a user chose.
+func CheckName(name string) error { return state.CheckName(name) }
 
 // newName makes up a name for a container that was given none, in docker's
 // style. It may be taken already: the caller tries another one then.
