@@ -3,11 +3,10 @@
 # See README.md.
 
 GO     ?= go
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
 
 EMBEDDED = cmd/micropod/embedded/micropod-agent
-LDFLAGS  = -s -w -X main.version=$(VERSION)
+LDFLAGS  = -s -w
 
 .PHONY: build agent quickstart setup check test bench clean
 
