@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,9 @@ func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Con
 		return nil, err
 	}
 	defer release() // by then the container's record keeps the layers
+	if err := m.checkPlatform(o, img); err != nil {
+		return nil, err
+	}
 	c, err := newConfig(o, img)
 	if err != nil {
 		return nil, err
@@ -118,6 +122,19 @@ func (m *Manager) held(o CreateOptions) (*image.Image, func(), error) {
 		return nil, nil, imageError(err)
 	}
 	return img, release, nil
+}
+
+// checkPlatform refuses an image of another system, and warns of another CPU's
+// that nobody asked for: its programs will most likely not run.
+func (m *Manager) checkPlatform(o CreateOptions, img *image.Image) error {
+	if system := img.Config.OS; system != "" && system != "linux" {
+		return fmt.Errorf("%w: image %s is for %s: a microVM runs Linux", ErrInvalid, o.Image, system)
+	}
+	fits, err := img.Fits("")
+	if err == nil && !fits && o.Platform == "" {
+		m.o.Warn(fmt.Sprintf("image %s is for %s: its programs do not run on %s", o.Image, img.Platform, runtime.GOARCH))
+	}
+	return err
 }
 
 // newConfig resolves an image and the user's options into a container. Pure
