@@ -209,37 +209,21 @@ func (c cache) replace(write func(io.Writer) (name string, err error)) error {
 	return os.Rename(f.Name(), filepath.Join(c.dir, name))
 }
 
-// Prune removes from cacheDir what no kernel file needs any more and returns
-// the bytes freed. It waits for an Open that is at work. A VM that runs has
-// its kernel in memory and needs no file.
-func Prune(cacheDir string) (freed int64, err error) {
-	if _, err := os.Stat(cacheDir); errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	c := cache{dir: cacheDir}
-	unlock, err := c.lock()
+// prune removes what no kernel file needs any more: kernels are replaced, and
+// each is some 50 MB. A VM that runs has its kernel in memory and needs no
+// file. What cannot be removed stays. The lock is held.
+func (c cache) prune() {
+	entries, err := os.ReadDir(c.dir)
 	if err != nil {
-		return 0, err
-	}
-	defer unlock()
-	entries, err := os.ReadDir(cacheDir)
-	if err != nil {
-		return 0, fmt.Errorf("list kernel cache: %w", err)
+		return
 	}
 	keep := c.inUse(entries)
 	for _, e := range entries {
 		name := e.Name()
-		known := strings.HasPrefix(name, elfPrefix) || strings.HasPrefix(name, factsPrefix)
-		fi, err := e.Info()
-		if !known || keep[name] || err != nil {
-			continue
+		if known := strings.HasPrefix(name, elfPrefix) || strings.HasPrefix(name, factsPrefix); known && !keep[name] {
+			_ = os.Remove(filepath.Join(c.dir, name)) // harmless if it stays
 		}
-		if err := os.Remove(filepath.Join(cacheDir, name)); err != nil {
-			return freed, fmt.Errorf("remove cached kernel: %w", err)
-		}
-		freed += fi.Size()
 	}
-	return freed, nil
 }
 
 func (c cache) inUse(entries []fs.DirEntry) map[string]bool {

@@ -97,6 +97,7 @@ func Open(path, cacheDir string) (*Kernel, error) {
 	if err := c.store(f); err != nil {
 		return nil, err
 	}
+	c.prune()
 	return f.kernel(c), nil
 }
 
