@@ -97,27 +97,29 @@ var causes = []struct{ text, cause string }{
 
 // withConsole adds the likely cause and the console's last lines to an error.
 func (s *supervisor) withConsole(err error) error {
-	tail := consoleTail(s.plan.VM.ConsolePath)
-	if tail == "" {
+	text := consoleEnd(s.plan.VM.ConsolePath)
+	if text == "" {
 		return err
 	}
 	for _, c := range causes {
-		if strings.Contains(tail, c.text) {
+		if strings.Contains(text, c.text) {
 			err = fmt.Errorf("%w: %s", err, c.cause)
 			break
 		}
 	}
-	return fmt.Errorf("%w; the console ends with:\n%s", err, tail)
+	return fmt.Errorf("%w; the console ends with:\n%s", err, lastLines(text, tailLines))
 }
 
 const (
-	tailBytes = 4 << 10
+	// A panic is followed by a trace of some kilobytes: what was wrong stands
+	// before the lines that are worth showing.
+	tailBytes = 16 << 10
 	tailLines = 12
 )
 
-// consoleTail returns the console's last lines. The guest wrote them: control
+// consoleEnd returns the end of the console. The guest wrote it: control
 // characters become question marks.
-func consoleTail(path string) string {
+func consoleEnd(path string) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
@@ -130,12 +132,15 @@ func consoleTail(path string) string {
 	if err != nil {
 		return ""
 	}
-	lines := bytes.Split(bytes.TrimSpace(bytes.ReplaceAll(b, []byte("\r"), nil)), []byte("\n"))
-	lines = lines[max(0, len(lines)-tailLines):]
 	return strings.Map(func(r rune) rune {
 		if r != '\n' && r != '\t' && (r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0)) {
 			return '?'
 		}
 		return r
-	}, strings.ToValidUTF8(string(bytes.Join(lines, []byte("\n"))), "?"))
+	}, strings.ToValidUTF8(string(bytes.TrimSpace(bytes.ReplaceAll(b, []byte("\r"), nil))), "?"))
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(text, "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -399,6 +399,19 @@ func TestGuestThatNeverAnswers(t *testing.T) {
 	l.nothingLeft()
 }
 
+func TestCauseBeforeALongTrace(t *testing.T) {
+	console := filepath.Join(t.TempDir(), "console")
+	text := "[ 0.1] Kernel panic - not syncing: System is deadlocked on memory\n" + strings.Repeat("[ 0.1]  some_function+0x13/0x200\n", 100)
+	if err := os.WriteFile(console, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &supervisor{plan: Plan{VM: vmm.Config{ConsolePath: console}}}
+	got := s.withConsole(errors.New("the guest went down")).Error()
+	if !strings.Contains(got, "give it more with --memory") || strings.Count(got, "\n") != tailLines {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestGuestThatTalksNonsense(t *testing.T) {
 	l := begin(t, &fakeVM{garbage: true}, func(p *Plan) { p.Limits.Kill = 50 * time.Millisecond })
 	l.final()
