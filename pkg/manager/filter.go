@@ -19,7 +19,8 @@ func filters() map[string]filter {
 		"id": func(c *Container, v string, _ []Container) bool { return strings.HasPrefix(c.ID, v) },
 		"name": func(c *Container, v string, _ []Container) bool {
 			re, err := regexp.Compile(v)
-			return err == nil && re.MatchString(c.Name)
+			// Docker's users write ^/name$ too: its names begin with a slash.
+			return err == nil && (re.MatchString(c.Name) || re.MatchString("/"+c.Name))
 		},
 		"label": func(c *Container, v string, _ []Container) bool {
 			k, want, exact := strings.Cut(v, "=")
@@ -29,7 +30,7 @@ func filters() map[string]filter {
 		"status": func(c *Container, v string, _ []Container) bool { return string(c.State) == v },
 		"ancestor": func(c *Container, v string, _ []Container) bool {
 			id := strings.TrimPrefix(c.ImageID, "sha256:")
-			return c.Image == v || c.ImageID == v || len(v) >= 4 && strings.HasPrefix(id, v) || c.Image == v+":latest"
+			return untagged(c.Image) == untagged(v) || c.ImageID == v || len(v) >= 4 && strings.HasPrefix(id, v)
 		},
 		"exited": func(c *Container, v string, _ []Container) bool {
 			code, err := strconv.Atoi(v)
@@ -45,6 +46,9 @@ func filters() map[string]filter {
 		},
 	}
 }
+
+// untagged is an image without the tag that may be left out.
+func untagged(ref string) string { return strings.TrimSuffix(ref, ":latest") }
 
 func named(all []Container, ref string) *Container {
 	i := slices.IndexFunc(all, func(c Container) bool { return c.Name == ref || strings.HasPrefix(c.ID, ref) })
