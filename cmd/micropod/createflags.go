@@ -206,7 +206,7 @@ func (c *createFlags) readStorage(o *manager.CreateOptions) error {
 	return nil
 }
 
-// minMemory is the least a guest kernel and the agent start in.
+// minMemory is the least that any guest kernel starts in; Debian's needs more.
 const minMemory = 64 * units.MiB
 
 // memoryValue is a size such as 512m.
