@@ -36,8 +36,7 @@ func (s *Store) Remove(ctx context.Context, ref string, inUse func(imageID strin
 		}
 		name := r.nameFor(ref)
 		if name != "" && r.pointers(name) > 0 {
-			r.drop(name)
-			done.Untagged = []string{name}
+			done.Untagged = r.drop(name)
 			return nil
 		}
 		if name == "" && len(r.Names) > 1 && !force {
@@ -133,9 +132,26 @@ func sameRepository(a, b string) bool {
 	return err1 == nil && err2 == nil && x.kind == y.kind && x.repository() == y.repository()
 }
 
-func (r *record) drop(name string) {
-	is := func(n string) bool { return n == name }
-	r.Names, r.Digests = slices.DeleteFunc(r.Names, is), slices.DeleteFunc(r.Digests, is)
+// drop takes name away, and with a repository's last tag the digests under
+// which the image was pulled from there: nobody sees them, yet they would keep
+// the image.
+func (r *record) drop(name string) (untagged []string) {
+	same := func(n string) bool { return sameRepository(n, name) }
+	gone := func(n string) bool { return n == name }
+	if i := slices.Index(r.Names, name); i >= 0 {
+		r.Names = slices.Delete(r.Names, i, i+1)
+		if !slices.ContainsFunc(r.Names, same) {
+			gone = same
+		}
+	}
+	untagged = []string{name}
+	for _, d := range r.Digests {
+		if d != name && gone(d) {
+			untagged = append(untagged, d)
+		}
+	}
+	r.Digests = slices.DeleteFunc(r.Digests, gone)
+	return untagged
 }
 
 // Tag gives the image src one more name, dst, taking it from the image that

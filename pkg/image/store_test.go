@@ -123,6 +123,34 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// TestRemoveForgetsDigests: a digest that was pulled goes with the last tag of
+// its repository.
+func TestRemoveForgetsDigests(t *testing.T) {
+	s, layers := storeWith(t, map[string]*testImage{"r.example/a:1 r.example/a:2 b:1": simple(t, 1)})
+	pulled, other := "r.example/a@"+someDigest, "r.example/c@"+someDigest
+	if err := s.update(func(x *index) error {
+		x.records[0].Digests = []string{pulled, other}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		ref      string
+		untagged []string
+	}{
+		{"r.example/a:1", []string{"r.example/a:1"}},
+		{"r.example/a:2", []string{"r.example/a:2", pulled}},
+		{other, []string{other}},
+		{"b:1", []string{"b:1"}},
+	} {
+		got, err := s.Remove(t.Context(), step.ref, nobody, false)
+		if err != nil || !slices.Equal(got.Untagged, step.untagged) {
+			t.Errorf("%s: %+v, %v, want %v", step.ref, got, err, step.untagged)
+		}
+	}
+	checkEmpty(t, s, layers)
+}
+
 // TestRemoveKeepsSharedLayers: only what nobody else needs goes.
 func TestRemoveKeepsSharedLayers(t *testing.T) {
 	s, layers := storeWith(t, map[string]*testImage{"two:1": simple(t, 2), "three:1": simple(t, 3)})
