@@ -35,6 +35,10 @@ func (s *supervisor) serve() (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on control socket: %w", err)
 	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("protect control socket: %w", err)
+	}
 	srv := &server{
 		s: s, listener: l,
 		slots:   make(chan struct{}, maxClients),

@@ -589,6 +589,15 @@ func TestWatchEndsWithTheLog(t *testing.T) {
 	}
 }
 
+func TestControlSocketIsPrivate(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true}, nil)
+	<-l.outcome
+	st, err := os.Stat(l.store.Paths(l.id).Control())
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+}
+
 func TestNobodyThere(t *testing.T) {
 	_, err := Dial(context.Background(), state.Paths{Dir: t.TempDir()}, Command{Op: OpWait})
 	if !errors.Is(err, ErrGone) {
