@@ -1,7 +1,6 @@
 package qemu
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +11,7 @@ import (
 	"syscall"
 	"unicode"
 
-	"golang.org/x/sys/unix"
+	"github.com/micropod/micropod/pkg/vmm"
 )
 
 const (
@@ -34,7 +33,7 @@ type process struct {
 // locked to the goroutine that also reaps, so it lives exactly as long as this
 // process or QEMU does, whichever ends first.
 func spawn(binary string, args []string, files []*os.File) (*process, error) {
-	if err := closeOnExec(); err != nil {
+	if err := vmm.CloseOnExec(); err != nil {
 		return nil, err
 	}
 	r, w, err := os.Pipe()
@@ -68,30 +67,6 @@ func spawn(binary string, args []string, files []*os.File) (*process, error) {
 		return nil, fmt.Errorf("start %s: %w", binary, err)
 	}
 	return p, nil
-}
-
-// closeOnExec marks what this process itself inherited: os/exec marks only
-// what Go has opened.
-func closeOnExec() error {
-	err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
-	if err == nil {
-		return nil
-	}
-	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("mark descriptors close-on-exec: %w", err)
-	}
-	// Linux before 5.11.
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return fmt.Errorf("mark descriptors close-on-exec: %w", err)
-	}
-	for _, e := range entries {
-		var fd int
-		if _, err := fmt.Sscan(e.Name(), &fd); err == nil && fd > 2 {
-			unix.CloseOnExec(fd) // one of them is ReadDir's, closed by now
-		}
-	}
-	return nil
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }

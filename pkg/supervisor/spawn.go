@@ -16,6 +16,7 @@ import (
 
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/vmm"
 )
 
 // Descriptors that a supervisor inherits, beside its standard three.
@@ -63,7 +64,10 @@ func Spawn(ctx context.Context, argv []string, p Plan, lock *state.FileLock, att
 		p.Attached = true
 		cmd.ExtraFiles = append(cmd.ExtraFiles, attached)
 	}
-	err = cmd.Start()
+	err = vmm.CloseOnExec()
+	if err == nil {
+		err = cmd.Start()
+	}
 	outW.Close()
 	planR.Close()
 	if err != nil {
