@@ -49,24 +49,30 @@ func early(t *testing.T, done <-chan error) {
 	}
 }
 
+// listen stands for a supervisor.
+func listen(t *testing.T, m *Manager, vm state.VM) net.Listener {
+	t.Helper()
+	dir, err := os.Open(m.state.Paths(vm.ID).Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dir.Close() })
+	// Through a descriptor: the whole path may be too long for a socket.
+	l, err := net.Listen("unix", state.Paths{Dir: fmt.Sprintf("/proc/self/fd/%d", dir.Fd())}.Control())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
 func TestStopWaitsForTheSupervisor(t *testing.T) {
 	m, vm, lock := lockedContainer(t)
 	done := make(chan error, 1)
 	go func() { done <- m.Stop(t.Context(), vm.ID, nil, "") }()
 	early(t, done)
 
-	dir, err := os.Open(m.state.Paths(vm.ID).Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	// Through a descriptor: the whole path may be too long for a socket.
-	l, err := net.Listen("unix", state.Paths{Dir: fmt.Sprintf("/proc/self/fd/%d", dir.Fd())}.Control())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	conn, err := l.Accept()
+	conn, err := listen(t, m, vm).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,6 +86,20 @@ func TestStopWaitsForTheSupervisor(t *testing.T) {
 	conn.Close()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestStopDoesNotBelieveAClosedConnection(t *testing.T) {
+	m, vm, _ := lockedContainer(t)
+	l := listen(t, m, vm)
+	go func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			api.ReadFrame(conn, nil)
+			conn.Close() // as a supervisor does that has too many
+		}
+	}()
+	if err := m.Stop(t.Context(), vm.ID, nil, ""); err == nil {
+		t.Error("stopped what runs")
 	}
 }
 

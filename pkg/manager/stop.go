@@ -47,6 +47,9 @@ func (m *Manager) final(ctx context.Context, vm state.VM, cmd supervisor.Command
 	if ctx.Err() != nil {
 		return f, ctx.Err()
 	}
+	if held, _ := m.state.Running(vm.ID); held && errors.Is(err, supervisor.ErrGone) {
+		return f, fmt.Errorf("the supervisor of %s is busy: try again", vm.Name)
+	}
 	if errors.Is(err, supervisor.ErrGone) {
 		// It ended between our words, or was lost: its record knows.
 		code, _ := m.afterLoss(vm.ID)

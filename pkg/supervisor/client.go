@@ -94,6 +94,12 @@ func (c *Client) Final(out func(api.Kind, []byte) error) (Final, error) {
 			if err := api.Decode(b, final); err != nil {
 				return Final{}, err
 			}
+		case api.KindReply: // refused
+			var r Reply
+			if err := api.Decode(b, &r); err != nil {
+				return Final{}, err
+			}
+			return Final{}, errors.New(r.Error)
 		case api.KindStdout, api.KindStderr:
 			if out != nil {
 				if err := out(kind, b); err != nil {

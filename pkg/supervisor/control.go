@@ -43,7 +43,7 @@ type Command struct {
 	Once  bool `json:"once,omitempty"`
 }
 
-// Reply answers OpSignal.
+// Reply answers OpSignal, and whatever is refused.
 type Reply struct {
 	Error string `json:"error,omitempty"`
 }

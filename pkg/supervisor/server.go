@@ -16,11 +16,15 @@ import (
 // commands of the same user; a loop of them must not exhaust descriptors.
 const maxClients = 256
 
+// maxWaiting of them may stay until the end: the rest is for stop and kill.
+const maxWaiting = maxClients - 32
+
 // server answers on the control socket.
 type server struct {
 	s        *supervisor
 	listener *net.UnixListener
 	slots    chan struct{}
+	stays    chan struct{} // slots of those who stay
 
 	mu      sync.Mutex
 	waiting map[*client]struct{} // those who get the Final
@@ -42,6 +46,7 @@ func (s *supervisor) serve() (*server, error) {
 	srv := &server{
 		s: s, listener: l,
 		slots:   make(chan struct{}, maxClients),
+		stays:   make(chan struct{}, maxWaiting),
 		waiting: map[*client]struct{}{},
 	}
 	go srv.accept()
@@ -109,10 +114,8 @@ func (srv *server) handle(conn net.Conn) {
 	switch cmd.Op {
 	case OpSignal:
 		srv.reply(c, srv.s.signal(cmd.Signal))
-	case OpWatch:
-		srv.watch(c)
-	case OpAttach:
-		srv.attach(c, cmd)
+	case OpWatch, OpAttach, OpWait:
+		srv.stay(c, cmd)
 	case OpStop:
 		if cmd.Keep {
 			srv.s.keep.Store(true)
@@ -120,11 +123,28 @@ func (srv *server) handle(conn net.Conn) {
 		srv.wait(c)
 		go srv.s.stop(cmd)
 		srv.untilGone(c)
-	case OpWait:
-		srv.wait(c)
-		srv.untilGone(c)
 	default:
 		srv.reply(c, fmt.Errorf("unknown operation %q", cmd.Op))
+	}
+}
+
+// stay serves a client that stays until the end.
+func (srv *server) stay(c *client, cmd Command) {
+	select {
+	case srv.stays <- struct{}{}:
+		defer func() { <-srv.stays }()
+	default:
+		srv.reply(c, errors.New("too many commands wait for this container"))
+		return
+	}
+	switch cmd.Op {
+	case OpWatch:
+		srv.watch(c)
+	case OpAttach:
+		srv.attach(c, cmd)
+	default:
+		srv.wait(c)
+		srv.untilGone(c)
 	}
 }
 

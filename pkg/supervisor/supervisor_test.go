@@ -496,6 +496,22 @@ func TestStopWhileBooting(t *testing.T) {
 	l.nothingLeft()
 }
 
+// Many that wait do not keep out the one that stops.
+func TestStopAmongManyWaiting(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true}, nil)
+	<-l.outcome
+	for range maxWaiting {
+		l.s.server.stays <- struct{}{}
+	}
+	if _, err := l.command(Command{Op: OpWait}).Final(nil); err == nil || errors.Is(err, ErrGone) {
+		t.Errorf("one too many: %v", err)
+	}
+	l.command(Command{Op: OpStop})
+	if f, err := l.final(); f.ExitCode != 143 {
+		t.Errorf("final %+v, %v", f, err)
+	}
+}
+
 func TestSignalIsAnswered(t *testing.T) {
 	vm := &fakeVM{runs: true, ignore: []int{1}}
 	l := begin(t, vm, nil)
