@@ -21,7 +21,7 @@ func (s *supervisor) startFailed(phase string, err error) Final {
 	f := Final{ExitCode: exitCode(err), Error: err.Error(), phase: phase}
 	var ge *api.Error
 	if (f.ExitCode == 126 || f.ExitCode == 127) && errors.As(err, &ge) {
-		f.Error = ge.Error() // the command is wrong: our own steps add nothing
+		f.Error = ge.Message // the command is wrong: our own steps add nothing
 	}
 	return f
 }

@@ -374,10 +374,11 @@ func TestStartErrors(t *testing.T) {
 		code api.Code
 		want int
 	}{{api.CodeNotFound, 127}, {api.CodeNotExecutable, 126}, {api.CodeInvalid, 125}, {api.CodeInternal, 125}} {
-		l := begin(t, &fakeVM{startErr: &api.Error{Code: c.code, Message: "no such thing"}}, nil)
+		l := begin(t, &fakeVM{startErr: &api.Error{Code: c.code, Phase: "exec", Message: "no such thing"}}, nil)
 		f, _ := l.final()
 		o := <-l.outcome
-		if o.OK || o.ExitCode != c.want || f.ExitCode != c.want || !strings.Contains(o.Error, "no such thing") {
+		if o.OK || o.ExitCode != c.want || f.ExitCode != c.want || !strings.Contains(o.Error, "no such thing") ||
+			strings.Contains(o.Error, "exec: ") != (c.want == 125) {
 			t.Errorf("%s: outcome %+v, final %+v", c.code, o, f)
 		}
 		l.nothingLeft()
