@@ -31,16 +31,16 @@ func candidates(names ...string) (string, error) {
 	return out, nil
 }
 
-// closure lists name and all that it depends on as name=version, as apt would
-// install it on a machine that has nothing.
-func closure(name string) ([]string, error) {
-	out, err := command("apt-get", "--simulate", "--quiet", "--no-install-recommends",
+// closure lists the packages and all that they depend on as name=version, as apt
+// would install them on a machine that has nothing.
+func closure(names ...string) ([]string, error) {
+	out, err := command("apt-get", append([]string{"--simulate", "--quiet", "--no-install-recommends",
 		"-o", "Dir::State::status=/dev/null", "-o", "Dir::State::extended_states=/dev/null",
 		// The machine's own caches describe its own status; leave them alone.
 		"-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",
-		"-o", "Debug::NoLocking=1", "install", name)
+		"-o", "Debug::NoLocking=1", "install"}, names...)...)
 	if err != nil {
-		return nil, fmt.Errorf("resolve package %s: %w", name, err)
+		return nil, fmt.Errorf("resolve packages %s: %w", strings.Join(names, ", "), err)
 	}
 	var list []string
 	for _, m := range regexp.MustCompile(`(?m)^Inst (\S+) \((\S+) `).FindAllStringSubmatch(string(out), -1) {

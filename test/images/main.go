@@ -7,6 +7,11 @@
 // zstd and multi (see images.go). Packages are kept in DIR.debs. When DIR was made by
 // this program from the same versions, nothing is done. The same packages give
 // the same digests.
+//
+//	go run ./test/images -big DIR
+//
+// writes a layout with the one reference big instead, an image of half a
+// gigabyte for measurements (see big.go). It fetches some 130 MB of packages.
 package main
 
 import (
@@ -14,6 +19,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -32,18 +38,36 @@ var sources embed.FS
 const refName = "org.opencontainers.image.ref.name"
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: go run ./test/images DIR")
+	big := flag.Bool("big", false, "make only the image big, for measurements")
+	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: go run ./test/images [-big] DIR") }
+	flag.Parse()
+	if flag.NArg() != 1 {
+		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(os.Args[1]); err != nil {
+	set := small()
+	if *big {
+		set = large()
+	}
+	if err := run(flag.Arg(0), set); err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir string) error {
-	key, err := version()
+// set is the images of one layout.
+type set struct {
+	version func() (string, error) // names what they are made from
+	build   func(packages) ([]named, error)
+}
+
+// small are the images of the tests.
+func small() set {
+	return set{func() (string, error) { return candidates(busyboxPackage, nginxPackage, pythonPackage) }, build}
+}
+
+func run(dir string, s set) error {
+	key, err := version(s)
 	if err != nil {
 		return err
 	}
@@ -52,7 +76,7 @@ func run(dir string) error {
 	}
 	fmt.Fprintln(os.Stderr, "making test images in", dir)
 	p := packages{dir: dir + ".debs"}
-	images, err := build(p)
+	images, err := s.build(p)
 	if err != nil {
 		return err
 	}
@@ -74,7 +98,7 @@ func run(dir string) error {
 }
 
 // version names what the images are made from.
-func version() (string, error) {
+func version(s set) (string, error) {
 	h := sha256.New()
 	err := fs.WalkDir(sources, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -87,7 +111,7 @@ func version() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	versions, err := candidates(busyboxPackage, nginxPackage, pythonPackage)
+	versions, err := s.version()
 	if err != nil {
 		return "", err
 	}

@@ -53,7 +53,7 @@ func (t tree) link(name, target string) {
 }
 
 // layer packs the tree: parents before children, hard links after their file.
-func (t tree) layer(c compression.Compression) (v1.Layer, error) {
+func (t tree) layer(c compression.Compression, more ...tarball.LayerOption) (v1.Layer, error) {
 	t.parents()
 	names := slices.SortedFunc(maps.Keys(t), func(a, b string) int {
 		if la, lb := t[a].Typeflag == tar.TypeLink, t[b].Typeflag == tar.TypeLink; la != lb {
@@ -90,7 +90,8 @@ func (t tree) layer(c compression.Compression) (v1.Layer, error) {
 		media = types.OCILayerZStd
 	}
 	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil }
-	return tarball.LayerFromOpener(open, tarball.WithCompression(c), tarball.WithMediaType(media))
+	o := []tarball.LayerOption{tarball.WithCompression(c), tarball.WithMediaType(media)}
+	return tarball.LayerFromOpener(open, append(o, more...)...)
 }
 
 // parents adds the directories that no package and no test names. A whiteout
