@@ -1,0 +1,122 @@
+// Command bench measures MicroPod against what does the same work by hand, and
+// prints ratios: what is compared runs alternately, so that a machine that gets
+// slower gets slower for all. scripts/bench.sh runs it; docs/benchmarks.md says
+// what each line means.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+)
+
+// bench is one run of the program.
+type bench struct {
+	ctx    context.Context
+	bin    string // micropod
+	kernel string
+	layout string // OCI layout
+	image  string // reference in it
+	rounds int
+	dir    string // for everything that is written
+	out    io.Writer
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == floorVerb {
+		exit(floorMain(os.Args[2:]))
+	}
+	b := &bench{out: os.Stdout}
+	flag.StringVar(&b.bin, "micropod", "./micropod", "the `program` to measure")
+	flag.StringVar(&b.kernel, "kernel", os.Getenv("MICROPOD_TEST_KERNEL"), "guest kernel `file`")
+	flag.StringVar(&b.layout, "layout", "", "OCI layout `directory` with the image")
+	flag.StringVar(&b.image, "image", "big", "`reference` in the layout")
+	flag.IntVar(&b.rounds, "rounds", 7, "how often each contestant runs")
+	only := flag.String("only", "", "measure only this `part`: "+strings.Join(partNames(), ", "))
+	flag.Parse()
+	if flag.NArg() > 0 || b.layout == "" || b.kernel == "" || b.rounds < 1 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	b.ctx = ctx
+	exit(b.run(*only))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// part is one group of measurements.
+type part struct {
+	name string
+	run  func(*bench) error
+}
+
+func parts() []part {
+	return []part{{"pull", (*bench).pull}}
+}
+
+func partNames() []string {
+	var names []string
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// run does the parts in a directory of their own. It is not below /tmp, which
+// may be memory: what is measured goes to a disk.
+func (b *bench) run(only string) (err error) {
+	for _, p := range []*string{&b.bin, &b.kernel, &b.layout} {
+		if *p, err = filepath.Abs(*p); err != nil {
+			return err
+		}
+	}
+	if b.dir, err = os.MkdirTemp("/var/tmp", "mpbench"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	found := false
+	for _, p := range parts() {
+		if only != "" && p.name != only {
+			continue
+		}
+		found = true
+		if err := p.run(b); err != nil {
+			return fmt.Errorf("measure %s: %w", p.name, err)
+		}
+	}
+	if !found {
+		return fmt.Errorf("there is no part %q", only)
+	}
+	return nil
+}
+
+// command is a program that is ended with the benchmark.
+func (b *bench) command(name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(b.ctx, name, args...)
+}
+
+// output runs a program; what it says on stderr is the error's text.
+func (b *bench) output(name string, args ...string) (string, error) {
+	cmd := b.command(name, args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, stderr.String())
+	}
+	return strings.TrimSpace(string(out)), nil
+}
