@@ -65,7 +65,7 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"pull", (*bench).pull}}
+	return []part{{"pull", (*bench).pull}, {"boot", (*bench).boot}}
 }
 
 func partNames() []string {
