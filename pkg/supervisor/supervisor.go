@@ -241,6 +241,7 @@ func (s *supervisor) awaitAgent() error {
 	s.agent, err = s.listener.Accept(ctx)
 	if err == nil {
 		s.status.Kernel = s.agent.Hello().Kernel
+		s.guestPhases(s.agent.Hello().Phases)
 		return nil
 	}
 	return s.bootError(err)
@@ -251,8 +252,17 @@ func (s *supervisor) setup() error {
 	defer cancel()
 	req := s.plan.Setup
 	req.Now = time.Now()
-	_, err := s.agent.Setup(ctx, req)
+	reply, err := s.agent.Setup(ctx, req)
+	s.guestPhases(reply.Phases)
 	return s.guestError(err)
+}
+
+// guestPhases logs the guest's own steps. The times are those of its clock,
+// since its kernel started.
+func (s *supervisor) guestPhases(phases []api.Phase) {
+	for _, p := range phases {
+		s.log.Debug("guest phase done", "phase", p.Name, "at", p.At)
+	}
 }
 
 // startProcess connects the container's streams, then starts its process, so
@@ -265,7 +275,8 @@ func (s *supervisor) startProcess() error {
 	if err != nil {
 		return s.guestError(err)
 	}
-	_, err = s.agent.Start(ctx, s.plan.Start)
+	reply, err := s.agent.Start(ctx, s.plan.Start)
+	s.guestPhases(reply.Phases)
 	return s.guestError(err)
 }
 
