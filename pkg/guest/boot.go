@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -102,33 +101,6 @@ func keepLibraries() error {
 		if err := unix.Mount(dir, newRoot+dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("keep %s: %w", dir, err)
 		}
-	}
-	return nil
-}
-
-// loadModules loads the *.ko files of dir in the order of their names. All are
-// tried: which one is really needed shows later.
-func loadModules(dir string) error {
-	names, err := filepath.Glob(filepath.Join(dir, "*.ko"))
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range names { // Glob sorts
-		errs = append(errs, loadModule(name))
-		os.Remove(name) // gives the memory back
-	}
-	return errors.Join(errs...)
-}
-
-func loadModule(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("load module %s: %w", filepath.Base(name), err)
 	}
 	return nil
 }

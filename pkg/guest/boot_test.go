@@ -446,6 +446,16 @@ func TestGuestDisk(t *testing.T) {
 	}
 }
 
+// A kernel that takes no module without its signature gets the signatures.
+func TestGuestSignedModules(t *testing.T) {
+	vm := bootWith(t, []string{"module.sig_enforce=1"}, vmm.Disk{Path: testBench(t).erofs, ReadOnly: true})
+	vm.setup(api.Root{Format: "erofs", Devices: []string{"/dev/vda"}})
+	r := vm.run(sh("cat /sys/module/module/parameters/sig_enforce /proc/sys/kernel/tainted"))
+	if r.stdout != "Y\n0\n" {
+		t.Errorf("enforced and tainted: %+v", r)
+	}
+}
+
 func TestGuestBadDisks(t *testing.T) {
 	b := testBench(t)
 	bad := filepath.Join(t.TempDir(), "bad.img")

@@ -237,6 +237,12 @@ type guestVM struct {
 // bootVM boots a VM that has said hello and is not set up.
 func bootVM(t testing.TB, disks ...vmm.Disk) *guestVM {
 	t.Helper()
+	return bootWith(t, nil, disks...)
+}
+
+// bootWith is bootVM with more words for the kernel's command line.
+func bootWith(t testing.TB, args []string, disks ...vmm.Disk) *guestVM {
+	t.Helper()
 	b := testBench(t)
 	dir, err := os.MkdirTemp("", "vm-") // t.TempDir is too long for a socket
 	if err != nil {
@@ -253,7 +259,7 @@ func bootVM(t testing.TB, disks ...vmm.Disk) *guestVM {
 	t.Cleanup(func() { l.Close() })
 	vm.machine, err = qemu.New(qemu.Options{}).Start(ctx, vmm.Config{
 		ID: "guesttest000", Kernel: b.kernel, Initrd: b.initrd,
-		CPUs: 1, MemoryMiB: 192, Disks: disks,
+		CPUs: 1, MemoryMiB: 192, Disks: disks, Args: args,
 		VsockPath: vm.sock, ConsolePath: vm.console, ConsoleLimit: 1 << 20, Dir: dir,
 	})
 	if err != nil {
