@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -47,7 +49,7 @@ func (b *bench) boot() error {
 	if err := b.report(cs, samples, []float64{1.25}); err != nil {
 		return err
 	}
-	return r.written()
+	return r.secondRun()
 }
 
 // prepare makes a root in which a container has run: all disks are made, all
@@ -126,15 +128,14 @@ func (r *booter) run() (sample, error) {
 	if err != nil {
 		return s, err
 	}
-	u, err := adopted()
-	s.cpu += u.cpu
+	_, err = adopted()
 	return s, err
 }
 
 func (r *booter) bare() (sample, error) { return firstLine(r.command("sh", r.script)) }
 
-// firstLine runs a command until it ends. The sample's wall time is that until
-// the line ready: a kernel may have complained on the console before.
+// firstLine runs a command until it ends. The sample is what passed until the
+// line ready: a kernel may have complained on the console before.
 func firstLine(cmd *exec.Cmd) (sample, error) {
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -146,43 +147,83 @@ func firstLine(cmd *exec.Cmd) (sample, error) {
 	if err := cmd.Start(); err != nil {
 		return sample{}, err
 	}
-	var took time.Duration
-	lines := bufio.NewScanner(out)
+	var s sample
 	var said []string
-	for lines.Scan() {
-		if lines.Text()+"\n" == ready && took == 0 {
-			took = time.Since(begun)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if lines.Text()+"\n" == ready && s.wall == 0 {
+			s.wall = time.Since(begun)
+			s.cpu, err = cpuBelow(os.Getpid())
 		}
 		said = append(said, lines.Text())
 	}
-	if err := errors.Join(lines.Err(), cmd.Wait()); err != nil || took == 0 {
-		return sample{}, fmt.Errorf("%s said %q: %v\n%s", filepath.Base(cmd.Path), said, err, stderr.String())
+	if err = errors.Join(err, cmd.Wait()); err != nil || s.wall == 0 {
+		return s, fmt.Errorf("%s said %q: %v\n%s", filepath.Base(cmd.Path), said, err, stderr.String())
 	}
-	return sample{took, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
+	return s, nil
 }
 
-// usage is what processes have cost.
-type usage struct {
-	cpu     time.Duration
-	written int64 // bytes of pages that they made dirty in files on disks
+// cpuBelow is the CPU time so far of all descendants of a process, those that
+// they have waited for included.
+func cpuBelow(top int) (time.Duration, error) {
+	parents, ticks, err := processes()
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for pid := range parents {
+		for p := parents[pid]; p != 0; p = parents[p] {
+			if p == top {
+				sum += ticks[pid]
+				break
+			}
+		}
+	}
+	return time.Duration(sum) * (time.Second / userHZ), nil
 }
 
-func usageOf(r *syscall.Rusage) usage {
-	cpu := time.Duration(r.Utime.Nano() + r.Stime.Nano())
-	return usage{cpu, r.Oublock * 512}
+const userHZ = 100 // of all architectures that MicroPod knows, proc(5)
+
+// processes reads the parent and the CPU time of every process.
+func processes() (parents map[int]int, ticks map[int]int64, err error) {
+	names, err := filepath.Glob("/proc/[0-9]*/stat")
+	parents, ticks = map[int]int{}, map[int]int64{}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has just ended
+		}
+		// After the program's name: state, parent, …; utime is field 14.
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err != nil || len(fields) < 15 {
+			return nil, nil, fmt.Errorf("%s: %q", name, b)
+		}
+		if parents[pid], err = strconv.Atoi(fields[1]); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", name, err)
+		}
+		for _, f := range fields[11:15] {
+			n, err := strconv.ParseInt(f, 10, 64)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", name, err)
+			}
+			ticks[pid] += n
+		}
+	}
+	return parents, ticks, err
 }
+
+// written is how many bytes a process, and those that it waited for, made dirty
+// in the pages of files on disks.
+func written(r *syscall.Rusage) int64 { return r.Oublock * 512 }
 
 // adopted waits for the supervisors that have become children of this process,
-// and returns what they and their VMMs have cost.
-func adopted() (usage, error) {
-	var sum usage
+// and returns what they and their VMMs have written.
+func adopted() (sum int64, err error) {
 	for {
 		var r syscall.Rusage
 		switch _, err := syscall.Wait4(-1, nil, 0, &r); {
 		case err == nil:
-			u := usageOf(&r)
-			sum.cpu += u.cpu
-			sum.written += u.written
+			sum += written(&r)
 		case errors.Is(err, syscall.ECHILD):
 			return sum, nil
 		case !errors.Is(err, syscall.EINTR):
@@ -191,10 +232,10 @@ func adopted() (usage, error) {
 	}
 }
 
-// written counts what one more run of an image writes, in two ways: what the
+// secondRun counts what one more run of an image writes, in two ways: what the
 // kernel charged to the processes, and what the files below the root occupy
 // afterwards, when the container is kept.
-func (r *booter) written() error {
+func (r *booter) secondRun() error {
 	size, err := r.imageSize()
 	if err != nil {
 		return err
@@ -207,12 +248,11 @@ func (r *booter) written() error {
 	if _, err := firstLine(cmd); err != nil {
 		return err
 	}
-	u, err := adopted()
+	charged, err := adopted()
 	if err != nil {
 		return err
 	}
-	u.written += usageOf(cmd.ProcessState.SysUsage().(*syscall.Rusage)).written
-	unix.Sync() // blocks are allocated late
+	charged += written(cmd.ProcessState.SysUsage().(*syscall.Rusage))
 	after, err := blocks(r.root)
 	if err != nil {
 		return err
@@ -221,7 +261,7 @@ func (r *booter) written() error {
 	for _, l := range []struct {
 		what  string
 		bytes int64
-	}{{"written by all its processes", u.written}, {"more space used below the root", after - before}} {
+	}{{"written by all its processes", charged}, {"more space used below the root", after - before}} {
 		percent := 100 * float64(l.bytes) / float64(size)
 		fmt.Fprintf(r.out, "%s: %.2f MB, %.3f%% of the image, %s\n", l.what, float64(l.bytes)/1e6, percent, verdict(percent, 0.5))
 	}

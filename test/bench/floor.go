@@ -12,9 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// floorVerb makes this program the floor.
-const floorVerb = "floor"
-
 // floorMain does what every pull has to do, and nothing else: all layers are
 // read from files, decompressed and hashed before and after, as many at a time
 // as there are CPUs, with the library that MicroPod has.

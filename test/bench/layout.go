@@ -15,9 +15,10 @@ type subject struct {
 	compressed int64 // bytes of all layers
 }
 
-// subject finds the image in the layout.
-func (b *bench) subject() (subject, error) {
-	index, err := layout.ImageIndexFromPath(b.layout)
+// findSubject finds the image with this name in a layout; one of a layout of our
+// own has none.
+func findSubject(dir, name string) (subject, error) {
+	index, err := layout.ImageIndexFromPath(dir)
 	if err != nil {
 		return subject{}, err
 	}
@@ -26,15 +27,15 @@ func (b *bench) subject() (subject, error) {
 		return subject{}, err
 	}
 	for _, d := range manifest.Manifests {
-		if d.Annotations["org.opencontainers.image.ref.name"] == b.image {
+		if d.Annotations["org.opencontainers.image.ref.name"] == name {
 			img, err := index.Image(d.Digest)
 			if err != nil {
 				return subject{}, err
 			}
-			return newSubject(b.layout, img)
+			return newSubject(dir, img)
 		}
 	}
-	return subject{}, fmt.Errorf("no image %s in %s", b.image, b.layout)
+	return subject{}, fmt.Errorf("no image %s in %s", name, dir)
 }
 
 func newSubject(dir string, img v1.Image) (subject, error) {

@@ -23,14 +23,17 @@ type bench struct {
 	kernel string
 	layout string // OCI layout
 	image  string // reference in it
+	files  int    // of the part tiny
 	rounds int
+	cold   bool   // only to see that it works: no round to get warm, no sync
+	parent string // where dir is made
 	dir    string // for everything that is written
 	out    io.Writer
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == floorVerb {
-		exit(floorMain(os.Args[2:]))
+	if isHelper(os.Args) {
+		exit(helper(os.Args[1:]))
 	}
 	b := &bench{out: os.Stdout}
 	flag.StringVar(&b.bin, "micropod", "./micropod", "the `program` to measure")
@@ -38,6 +41,9 @@ func main() {
 	flag.StringVar(&b.layout, "layout", "", "OCI layout `directory` with the image")
 	flag.StringVar(&b.image, "image", "big", "`reference` in the layout")
 	flag.IntVar(&b.rounds, "rounds", 7, "how often each contestant runs")
+	flag.IntVar(&b.files, "files", 300_000, "how many files the layer of tiny files has")
+	// Not /tmp, which may be memory: what is measured goes to a disk.
+	flag.StringVar(&b.parent, "dir", "/var/tmp", "`directory` on a disk, for everything that is written")
 	only := flag.String("only", "", "measure only this `part`: "+strings.Join(partNames(), ", "))
 	flag.Parse()
 	if flag.NArg() > 0 || b.layout == "" || b.kernel == "" || b.rounds < 1 {
@@ -65,7 +71,7 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"pull", (*bench).pull}, {"boot", (*bench).boot}}
+	return []part{{"pull", (*bench).pull}, {"tiny", (*bench).tiny}, {"boot", (*bench).boot}}
 }
 
 func partNames() []string {
@@ -76,15 +82,14 @@ func partNames() []string {
 	return names
 }
 
-// run does the parts in a directory of their own. It is not below /tmp, which
-// may be memory: what is measured goes to a disk.
+// run does the parts in a directory of their own.
 func (b *bench) run(only string) (err error) {
 	for _, p := range []*string{&b.bin, &b.kernel, &b.layout} {
 		if *p, err = filepath.Abs(*p); err != nil {
 			return err
 		}
 	}
-	if b.dir, err = os.MkdirTemp("/var/tmp", "mpbench"); err != nil {
+	if b.dir, err = os.MkdirTemp(b.parent, "mpbench"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(b.dir)

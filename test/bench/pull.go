@@ -3,14 +3,11 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/micropod/micropod/pkg/rootfs"
 )
 
 // puller is what the contestants of the part pull share.
@@ -28,7 +25,7 @@ func (b *bench) pull() error {
 		return err
 	}
 	defer stop()
-	s, err := b.subject()
+	s, err := findSubject(b.layout, b.image)
 	if err != nil {
 		return err
 	}
@@ -58,46 +55,56 @@ func (p *puller) micropod() (sample, error) {
 	root := filepath.Join(p.dir, "root")
 	defer os.RemoveAll(root)
 	cmd := p.command(p.bin, "--root", root, "pull", "--quiet", p.ref)
-	took, err := timed(cmd)
+	var watched func() int64
+	took, err := timed(cmd, func() { watched = peak(cmd.Process.Pid) })
+	if watched != nil {
+		p.peak = max(p.peak, watched())
+	}
 	if err != nil {
 		return sample{}, err
 	}
-	peak, err := peakOf(cmd)
-	if err != nil {
-		return sample{}, err
-	}
-	p.peak = max(p.peak, peak)
-	begun := time.Now()
-	store, err := rootfs.Open(filepath.Join(root, "rootfs"), rootfs.Options{})
-	if err != nil {
-		return sample{}, err
-	}
-	_, err = store.EnsureImage(p.ctx, p.diffIDs, rootfs.EROFS)
-	merge := time.Since(begun)
-	return took.plus(sample{merge, merge}), err
+	merged, err := p.help(append([]string{"merge", root}, p.diffIDs...)...)
+	return took.plus(merged), err
 }
 
-// peakOf is the largest resident size of a process that has ended. Linux counts
-// what the process was before its exec too, so it says nothing about a child
-// that stays smaller than its parent.
-func peakOf(cmd *exec.Cmd) (int64, error) {
-	var own syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
-		return 0, err
+// peak watches the largest resident size of a process, and returns it when the
+// process has ended. What wait4 reports is no use: Linux counts what the process
+// was before its exec, a copy of this one.
+func peak(pid int) (get func() int64) {
+	ended, result := make(chan struct{}), make(chan int64)
+	go func() {
+		var most int64
+		for {
+			most = max(most, residentPeak(pid))
+			select {
+			case <-ended:
+				result <- most
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
+		}
+	}()
+	return func() int64 {
+		close(ended)
+		return <-result
 	}
-	child := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if child.Maxrss <= own.Maxrss {
-		return 0, fmt.Errorf("the memory of %s cannot be told: this process has %d KiB, more than its %d", cmd.Path, own.Maxrss, child.Maxrss)
+}
+
+// residentPeak is VmHWM of proc(5) in bytes, 0 for a process that has ended.
+func residentPeak(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
 	}
-	return child.Maxrss << 10, nil
+	var kib int64
+	for line := range strings.Lines(string(b)) {
+		fmt.Sscanf(line, "VmHWM: %d kB", &kib)
+	}
+	return kib << 10
 }
 
 func (p *puller) floor() (sample, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return sample{}, err
-	}
-	return timed(p.command(self, append([]string{floorVerb}, p.blobs...)...))
+	return p.help(append([]string{"floor"}, p.blobs...)...)
 }
 
 func (p *puller) pipes() (sample, error) {

@@ -34,7 +34,6 @@ func (b *bench) registry() (address string, stop func(), err error) {
 		stop()
 		return "", nil, fmt.Errorf("docker-registry does not answer: %s", log.String())
 	}
-	// Another process copies: this one must stay small (see peak).
 	_, err = b.output("skopeo", "copy", "--quiet", "--dest-tls-verify=false",
 		"oci:"+b.layout+":"+b.image, "docker://"+address+"/"+b.image+":latest")
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -29,14 +30,20 @@ type contestant struct {
 // is not counted. The result has the samples of each contestant.
 func (b *bench) alternate(cs ...contestant) ([][]sample, error) {
 	all := make([][]sample, len(cs))
-	for round := range b.rounds + 1 {
+	first := 1
+	if b.cold {
+		first = 0
+	}
+	for round := range b.rounds + first {
 		for i, c := range cs {
-			unix.Sync() // nobody pays for what another one wrote
+			if !b.cold {
+				unix.Sync() // nobody pays for what another one wrote
+			}
 			s, err := c.run()
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
-			if round > 0 {
+			if round >= first {
 				all[i] = append(all[i], s)
 			}
 		}
@@ -44,12 +51,22 @@ func (b *bench) alternate(cs ...contestant) ([][]sample, error) {
 	return all, nil
 }
 
-// timed runs a program from its start to its end.
-func timed(cmd *exec.Cmd) (sample, error) {
+// timed runs a program from its start to its end; started is called in between.
+func timed(cmd *exec.Cmd, started ...func()) (sample, error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
 	begun := time.Now()
-	out, err := cmd.CombinedOutput()
+	err := cmd.Start()
+	for _, f := range started {
+		if err == nil {
+			f()
+		}
+	}
+	if err == nil {
+		err = cmd.Wait()
+	}
 	if err != nil {
-		return sample{}, fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, out)
+		return sample{}, fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, out.String())
 	}
 	s := cmd.ProcessState
 	return sample{time.Since(begun), s.UserTime() + s.SystemTime()}, nil
