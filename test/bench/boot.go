@@ -49,6 +49,9 @@ func (b *bench) boot() error {
 	if err := b.report(cs, samples, []float64{1.25}); err != nil {
 		return err
 	}
+	if err := r.instructions(); err != nil {
+		return err
+	}
 	return r.secondRun()
 }
 

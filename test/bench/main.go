@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
@@ -93,6 +95,9 @@ func (b *bench) run(only string) (err error) {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
+	if err := b.describe(); err != nil {
+		return err
+	}
 	found := false
 	for _, p := range parts() {
 		if only != "" && p.name != only {
@@ -106,6 +111,25 @@ func (b *bench) run(only string) (err error) {
 	if !found {
 		return fmt.Errorf("there is no part %q", only)
 	}
+	return nil
+}
+
+// describe prints where this runs: without it no number means anything.
+func (b *bench) describe() error {
+	version, err := b.output(b.bin, "--version")
+	if err != nil {
+		return err
+	}
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return err
+	}
+	qemu, err := b.output("qemu-system-x86_64", "--version")
+	if err != nil {
+		return err
+	}
+	qemu, _, _ = strings.Cut(qemu, "\n")
+	fmt.Fprintf(b.out, "%s; %s; %d CPUs, load average %s; %d rounds\n", version, qemu, runtime.NumCPU(), bytes.Fields(load)[0], b.rounds)
 	return nil
 }
 
