@@ -13,7 +13,7 @@ import (
 // TestMain lets the test binary help itself, as the program does.
 func TestMain(m *testing.M) {
 	if isHelper(os.Args) {
-		exit(helper(os.Args[1:]))
+		exit(helperMain(os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }
@@ -44,9 +44,9 @@ func TestBench(t *testing.T) {
 	}
 	for _, line := range []string{
 		`micropod pull / gunzip \+ sha256, same library, all CPUs`, `micropod pull / umoci unpack, mke2fs -d`,
-		`peak memory of micropod pull:`, `micropod run --rm / script with QEMU and a trivial init`,
+		`peak memory of pull and merge:`, `micropod run --rm / script with QEMU and a trivial init`,
 		`to the container's command:`, `to the end of the trivial init:`, `ratio of the least:`,
-		`written by all its processes:`, `more space used below the root:`, `peak memory of micropod pull, 2000 files:`,
+		`written by all its processes:`, `more space used below the root:`, `peak memory of pull and merge, 2000 files:`,
 	} {
 		m := regexp.MustCompile(`(?m)^` + line + ` +([0-9.]+).*$`).FindStringSubmatch(out.String())
 		if m == nil || strings.Trim(m[1], "0.") == "" {

@@ -30,13 +30,14 @@ type booter struct {
 
 // boot compares micropod run with a script that starts the same QEMU, and
 // counts what a run writes.
-func (b *bench) boot() error {
+func (b *bench) boot() (err error) {
 	// Supervisors outlive the command that started them; what they cost comes
 	// to their new parent.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return err
 	}
 	r := &booter{bench: b, root: filepath.Join(b.dir, "boot")}
+	defer func() { err = errors.Join(err, r.end()) }()
 	if err := r.prepare(); err != nil {
 		return err
 	}
@@ -85,6 +86,22 @@ func (r *booter) prepare() error {
 		return err
 	}
 	return r.writeScript(strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00"))
+}
+
+// end removes all containers. A command that was killed half-way has left its VM
+// running, so this is done after an interrupt too.
+func (r *booter) end() error {
+	ids, err := exec.Command(r.bin, "--root", r.root, "list", "-aq", "--no-trunc").Output()
+	if err != nil {
+		return fmt.Errorf("list what is left: %w", err)
+	}
+	for id := range strings.FieldsSeq(string(ids)) {
+		if out, err := exec.Command(r.bin, "--root", r.root, "rm", "-f", id).CombinedOutput(); err != nil {
+			return fmt.Errorf("remove what is left: %w\n%s", err, out)
+		}
+	}
+	_, err = adopted()
+	return err
 }
 
 func (r *booter) source() string { return "oci:" + r.layout + ":" + r.image }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 
@@ -16,8 +17,8 @@ const helperName = "bench-helper"
 
 func isHelper(args []string) bool { return len(args) > 1 && args[0] == helperName }
 
-// helper does the work that args name.
-func helper(args []string) error {
+// helperMain does the work that args name.
+func helperMain(args []string) error {
 	switch verb, args := args[0], args[1:]; {
 	case verb == "floor":
 		return floorMain(args)
@@ -33,14 +34,23 @@ func helper(args []string) error {
 	return fmt.Errorf("unknown help %q", args)
 }
 
-// help runs this program as its own helper.
-func (b *bench) help(args ...string) (sample, error) {
+// helper is this program as its own helper.
+func (b *bench) helper(args ...string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return sample{}, err
+		return nil, err
 	}
 	cmd := b.command(self)
 	cmd.Args = append([]string{helperName}, args...)
+	return cmd, nil
+}
+
+// help runs a helper from its start to its end.
+func (b *bench) help(args ...string) (sample, error) {
+	cmd, err := b.helper(args...)
+	if err != nil {
+		return sample{}, err
+	}
 	return timed(cmd)
 }
 

@@ -35,7 +35,7 @@ type bench struct {
 
 func main() {
 	if isHelper(os.Args) {
-		exit(helper(os.Args[1:]))
+		exit(helperMain(os.Args[1:]))
 	}
 	b := &bench{out: os.Stdout}
 	flag.StringVar(&b.bin, "micropod", "./micropod", "the `program` to measure")

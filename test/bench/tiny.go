@@ -37,7 +37,7 @@ func (b *bench) tiny() error {
 	if err := b.report(cs, samples, []float64{0}); err != nil {
 		return err
 	}
-	fmt.Fprintf(b.out, "peak memory of micropod pull, %d files: %.0f MB\n", b.files, float64(p.peak)/1e6)
+	fmt.Fprintf(b.out, "peak memory of pull and merge, %d files: %.0f MB\n", b.files, float64(p.peak)/1e6)
 	return nil
 }
 
