@@ -89,6 +89,17 @@ func (vm *guestVM) checkOutput(t *testing.T) {
 		{"caps of root", sh("grep Cap /proc/self/status | tr -d '\\t\\n '"), "CapInh:0000000000000000CapPrm:00000000a80425fbCapEff:00000000a80425fbCapBnd:00000000a80425fbCapAmb:0000000000000000", "", 0},
 		{"caps of a user", withUser("alice", "grep Cap /proc/self/status | tr -d '\\t\\n '"), "CapInh:0000000000000000CapPrm:0000000000000000CapEff:0000000000000000CapBnd:00000000a80425fbCapAmb:0000000000000000", "", 0},
 		{"no new privileges", change(sh("grep NoNewPrivs /proc/self/status"), func(r *api.StartRequest) { r.Spec.Process.NoNewPrivileges = true }), "NoNewPrivs:\t1\n", "", 0},
+		{"filter", filtered(sh("grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; unshare -m true; mount -t tmpfs x /mnt; test -w /; chmod 700 /home && echo works")),
+			"NoNewPrivs:\t0\nSeccomp:\t2\nworks\n", "unshare: unshare(0x20000): Operation not permitted\nmount: permission denied (are you root?)\n", 0},
+		{"filter without new privileges", change(filtered(withUser("alice", "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status")), func(r *api.StartRequest) { r.Spec.Process.NoNewPrivileges = true }), "NoNewPrivs:\t1\nSeccomp:\t2\n", "", 0},
+		{"filter under init", change(filtered(sh("grep Seccomp: /proc/self/status")), func(r *api.StartRequest) { r.Init = true }), "Seccomp:\t2\n", "", 0},
+		{"filter leaves root's caps", filtered(sh("grep Cap /proc/self/status | tr -d '\\t\\n '")), "CapInh:0000000000000000CapPrm:00000000a80425fbCapEff:00000000a80425fbCapBnd:00000000a80425fbCapAmb:0000000000000000", "", 0},
+		{"filter leaves a user's caps", filtered(withUser("alice", "grep Cap /proc/self/status | tr -d '\\t\\n '")), "CapInh:0000000000000000CapPrm:0000000000000000CapEff:0000000000000000CapBnd:00000000a80425fbCapAmb:0000000000000000", "", 0},
+		{"call", request("/odd/unshare"), "", "", 0},
+		{"filtered call", filtered(request("/odd/unshare")), "", "", 1},
+		{"i386 call", request("/odd/unshare-i386"), "", "", 0},
+		{"filtered i386 call", filtered(request("/odd/unshare-i386")), "", "", 1},
+		{"filtered x32 call", filtered(request("/odd/unshare-x32")), "", "", 1},
 		{"no descriptors", request("/bin/ls", "/proc/self/fd"), "0\n1\n2\n3\n", "", 0}, // 3 is ls itself
 		{"stdin is null", sh("readlink /proc/self/fd/0; cat"), "/dev/null\n", "", 0},
 		{"umask", sh("umask"), "0022\n", "", 0},
@@ -166,6 +177,8 @@ func (vm *guestVM) checkFailures(t *testing.T) {
 		{"host mount", change(request("/bin/true"), func(r *api.StartRequest) {
 			r.Spec.Mounts = append(r.Spec.Mounts, specs.Mount{Destination: "/x", Type: "bind", Source: "/"})
 		}), api.CodeInvalid, "not supported"},
+		{"bad filter", change(request("/bin/true"), func(r *api.StartRequest) { r.Seccomp = &api.Seccomp{Program: make([]byte, 8)} }), api.CodeInternal, "seccomp"},
+		{"half a filter", change(request("/bin/true"), func(r *api.StartRequest) { r.Seccomp = &api.Seccomp{Program: make([]byte, 7)} }), api.CodeInvalid, "7 bytes"},
 		{"bad id", change(request("/bin/true"), func(r *api.StartRequest) { r.Hostname = "a b" }), api.CodeInvalid, "host name"},
 	}
 	for _, tt := range tests {

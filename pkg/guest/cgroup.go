@@ -14,7 +14,7 @@ import (
 )
 
 // controllers that containers get, as far as the kernel has them.
-func wantedControllers() []string { return []string{"cpu", "io", "memory", "pids"} }
+func wantedControllers() []string { return []string{"cpu", "cpuset", "io", "memory", "pids"} }
 
 // enableControllers hands the controllers of the cgroup dir to its children.
 func enableControllers(dir string) error {
@@ -86,6 +86,9 @@ func cgroupFiles(r *specs.LinuxResources) map[string]string {
 	if c := r.CPU; c != nil && c.Shares != nil && *c.Shares >= 2 {
 		// The scale of cgroup v1 to that of v2, as every runtime converts it.
 		files["cpu.weight"] = strconv.FormatUint(1+((min(*c.Shares, 262144)-2)*9999)/262142, 10)
+	}
+	if c := r.CPU; c != nil && c.Cpus != "" {
+		files["cpuset.cpus"] = c.Cpus
 	}
 	for file, value := range r.Unified {
 		if filepath.Base(file) == file && strings.Contains(file, ".") {

@@ -30,5 +30,8 @@ func checkStart(r api.StartRequest) error {
 			}
 		}
 	}
+	if f := r.Seccomp; f != nil && (len(f.Program) == 0 || len(f.Program)%filterSize != 0 || len(f.Program) > api.MaxSeccomp) {
+		return invalid("seccomp", "a program of %d bytes", len(f.Program))
+	}
 	return checkNames(r)
 }

@@ -128,7 +128,7 @@ func (s *stage) becomeUser() error {
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 0, 0, 0, 0); err != nil {
 		return err
 	}
-	if err := caps.set(); err != nil {
+	if err := caps.forFilter(s.Seccomp, p.NoNewPrivileges).set(); err != nil {
 		return err
 	}
 	if p.NoNewPrivileges {

@@ -94,6 +94,11 @@ func (a *agent) launch(p *process, r api.StartRequest) (phases, error) {
 	if err != nil {
 		return nil, internal("etc", err)
 	}
+	if r.AllDevices {
+		if r.Spec.Linux.Devices, err = guestDevices("/dev"); err != nil {
+			return nil, internal("dev", err)
+		}
+	}
 	p.cgroup, err = newCgroup(cgroupDir, "ctr-"+p.id, r.Spec.Linux.Resources)
 	if err != nil {
 		return nil, internal("cgroup", err)

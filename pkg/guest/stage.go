@@ -298,6 +298,9 @@ func (s *stage) exec() error {
 		return err
 	}
 	unix.Umask(0o022)
+	if err := installFilter(s.Seccomp); err != nil {
+		return err
+	}
 	sendStatus(stageStatus{Phases: s.Phases})
 	err = syscall.Exec(path, args, env)
 	fmt.Fprintf(os.Stderr, "exec %s: %v\n", path, err)

@@ -3,6 +3,8 @@ package guest_test
 import (
 	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -21,6 +23,7 @@ import (
 	"github.com/micropod/micropod/pkg/kernel"
 	"github.com/micropod/micropod/pkg/qemu"
 	"github.com/micropod/micropod/pkg/rootfs"
+	"github.com/micropod/micropod/pkg/seccomp"
 	"github.com/micropod/micropod/pkg/vmm"
 )
 
@@ -212,6 +215,11 @@ func busyboxTree(dir string) error {
 			return err
 		}
 	}
+	for name, program := range map[string][]byte{"unshare": unshareProgram(0, 272), "unshare-x32": unshareProgram(0, 1<<30|272), "unshare-i386": unshareProgram(0x80, 310)} {
+		if err := os.WriteFile(filepath.Join(dir, "odd", name), program, 0o755); err != nil {
+			return err
+		}
+	}
 	for name, target := range map[string]string{
 		"etc/resolv.conf": "/canary/file", "etc/hosts": "../canary/file", "etc/mtab": "/canary/file",
 		"proc": "/canary", "sys": "/canary", "dev": "/canary",
@@ -222,6 +230,30 @@ func busyboxTree(dir string) error {
 		}
 	}
 	return nil
+}
+
+// unshareProgram is an executable that asks for a new user namespace, through
+// an interrupt (0: by syscall) and a number for the call, and ends with the errno.
+func unshareProgram(interrupt byte, number uint32) []byte {
+	const base, headers = 0x400000, 64 + 56
+	code := binary.LittleEndian.AppendUint32([]byte{0xb8}, number)                               // mov eax, number
+	code = append(code, 0xbb, 0, 0, 0, 0x10, 0xbf, 0, 0, 0, 0x10)                                // mov ebx and edi, CLONE_NEWUSER
+	call := map[bool][]byte{true: {0x0f, 0x05}, false: {0xcd, interrupt}}[interrupt == 0]        // syscall, int
+	code = append(append(code, call...), 0xf7, 0xd8, 0x89, 0xc7, 0xb8, 231, 0, 0, 0, 0x0f, 0x05) // neg eax; mov edi, eax; exit_group
+	size := uint64(headers + len(code))
+	var b bytes.Buffer
+	for _, part := range []any{
+		elf.Header64{
+			Ident: [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
+			Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
+			Entry: base + headers, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
+		},
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Vaddr: base, Paddr: base, Filesz: size, Memsz: size, Align: 4096},
+		code,
+	} {
+		_ = binary.Write(&b, binary.LittleEndian, part) // a buffer takes everything
+	}
+	return b.Bytes()
 }
 
 // guestVM is a booted VM with its control connection.
@@ -372,6 +404,16 @@ func request(args ...string) api.StartRequest {
 }
 
 func sh(script string) api.StartRequest { return request("/bin/sh", "-c", script) }
+
+// filtered gives r docker's default seccomp profile.
+func filtered(r api.StartRequest) api.StartRequest {
+	f, err := seccomp.Default().Filter(seccomp.Target{Capabilities: r.Spec.Process.Capabilities.Bounding})
+	if err != nil {
+		panic(err)
+	}
+	r.Seccomp = &api.Seccomp{Flags: f.Flags, Program: f.Program}
+	return r
+}
 
 func defaultSpec(args ...string) *specs.Spec {
 	caps := strings.Fields("CAP_CHOWN CAP_DAC_OVERRIDE CAP_FSETID CAP_FOWNER CAP_MKNOD CAP_NET_RAW CAP_SETGID CAP_SETUID CAP_SETFCAP CAP_SETPCAP CAP_NET_BIND_SERVICE CAP_SYS_CHROOT CAP_KILL CAP_AUDIT_WRITE")

@@ -24,7 +24,7 @@ import (
 
 // Version of the protocol. Host and agent must agree exactly: both ship
 // together and the agent is never older than the VM it runs in.
-const Version = 1
+const Version = 2
 
 // Ports of the vsock address space.
 const (
@@ -41,6 +41,7 @@ const (
 	MaxData    = 64 << 10 // one stdio frame
 	MaxError   = 4 << 10  // text of an Error
 	MaxID      = 64       // a container or process id
+	MaxSeccomp = 32 << 10 // a seccomp program: the kernel takes 4096 instructions
 )
 
 // Hello is the agent's first frame on the ready connection.
@@ -175,6 +176,18 @@ type StartRequest struct {
 	DNS        DNS    `json:"dns"`
 	Init       bool   `json:"init,omitempty"`  // --init: a reaper is PID 1 of the container
 	Stdin      bool   `json:"stdin,omitempty"` // -i: stdin is the stdio connection, else /dev/null
+	// Seccomp is the filter of the container's processes, nil for none; that of
+	// the spec does not count.
+	Seccomp *Seccomp `json:"seccomp,omitempty"`
+	// AllDevices puts every device of the guest into the container's /dev.
+	AllDevices bool `json:"allDevices,omitempty"`
+}
+
+// Seccomp is a finished filter for seccomp(2). The host compiles it, so that the
+// agent stays small.
+type Seccomp struct {
+	Flags   uint32 `json:"flags,omitempty"` // SECCOMP_FILTER_FLAG_…
+	Program []byte `json:"program"`         // struct sock_filter, 8 bytes each, at most MaxSeccomp
 }
 
 // Host is a line of /etc/hosts.
