@@ -27,6 +27,7 @@ type createFlags struct {
 	stopTimeout                                           int
 	cidfile, vmm, kernel                                  string
 	tty, interactive, rm, init, readOnly, quiet           bool
+	hostFlags
 }
 
 // register adds the flags to the command's flag set, which stops at IMAGE: what
@@ -66,6 +67,7 @@ func (c *createFlags) register(f *pflag.FlagSet) {
 	f.StringVarP(&c.user, "user", "u", "", "Username or UID (format: <name|uid>[:<group|gid>])")
 	f.StringVar(&c.vmm, "vmm", "auto", "Virtual machine monitor (auto, firecracker, qemu)")
 	f.StringVarP(&c.workdir, "workdir", "w", "", "Working directory inside the container")
+	c.hostFlags.register(f)
 }
 
 // options checks what was typed and turns it into the manager's words. f tells
@@ -88,7 +90,7 @@ func (c *createFlags) options(f *pflag.FlagSet, args []string) (manager.CreateOp
 		t := time.Duration(c.stopTimeout) * time.Second
 		o.StopTimeout = &t
 	}
-	steps := []func(*manager.CreateOptions) error{c.checkName, c.checkWorkdir, c.checkPolicies, c.checkStop, c.readEnv, c.readLabels, c.readStorage}
+	steps := []func(*manager.CreateOptions) error{c.checkName, c.checkWorkdir, c.checkPolicies, c.checkStop, c.readEnv, c.readLabels, c.readStorage, c.hostConfig}
 	for _, step := range steps {
 		if err := step(&o); err != nil {
 			return o, err

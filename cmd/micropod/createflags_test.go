@@ -66,6 +66,43 @@ func TestCreateOptions(t *testing.T) {
 			o.Pull, o.Platform, o.VMM, o.Kernel = manager.PullNever, "linux/arm64", "qemu", "/k"
 		}},
 		{"--restart|no|busybox", func(*manager.CreateOptions) {}},
+		{"--cap-add|sys_admin|--cap-add|CAP_NET_ADMIN|--cap-drop|all|--cap-drop|mknod|busybox", func(o *manager.CreateOptions) {
+			o.HostConfig.CapAdd, o.HostConfig.CapDrop = []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN"}, []string{"ALL"}
+		}},
+		{"--cap-add|foo|--cap-drop|mknod|--cap-drop|cap_mknod|busybox", func(o *manager.CreateOptions) {
+			o.HostConfig.CapAdd, o.HostConfig.CapDrop = []string{"CAP_FOO"}, []string{"CAP_MKNOD"}
+		}},
+		{"--ulimit|nofile=10:20|--ulimit|core=-1|--ulimit|nofile=7|busybox", func(o *manager.CreateOptions) {
+			o.HostConfig.Ulimits = []manager.Ulimit{{Name: "core", Soft: -1, Hard: -1}, {Name: "nofile", Soft: 7, Hard: 7}}
+		}},
+		{"--security-opt|no-new-privileges|--security-opt|seccomp:unconfined|--security-opt|systempaths=unconfined|busybox", func(o *manager.CreateOptions) {
+			o.HostConfig.SecurityOpt, o.HostConfig.UnmaskPaths = []string{"no-new-privileges", "seccomp:unconfined"}, true
+		}},
+		{"--privileged|--no-healthcheck|--pids-limit|-1|--shm-size|1g|--oom-score-adj|-5|busybox", func(o *manager.CreateOptions) {
+			h := &o.HostConfig
+			h.Privileged, h.PidsLimit, h.ShmSize, h.OOMScoreAdj = true, -1, 1<<30, -5
+		}},
+		{"-c|5|--cpu-quota|5000|--cpu-period|10000|--cpuset-cpus|0-1|--memory-reservation|64m|busybox", func(o *manager.CreateOptions) {
+			h := &o.HostConfig
+			h.CPUShares, h.CPUQuota, h.CPUPeriod, h.CPUSetCPUs, h.MemoryReservation = 5, 5000, 10000, "0-1", 64<<20
+		}},
+		{"--sysctl|net.a.b=b=c|--sysctl|vm.max_map_count=9|busybox", func(o *manager.CreateOptions) {
+			o.HostConfig.Sysctls = map[string]string{"net.a.b": "b=c", "vm.max_map_count": "9"}
+		}},
+		{"--dns|1.1.1.1|--dns|::1|--dns-search|.|--dns-search|example.com|--dns-option|ndots:2|--dns-opt|x|busybox", func(o *manager.CreateOptions) {
+			h := &o.HostConfig
+			h.DNS, h.DNSSearch, h.DNSOptions = []string{"1.1.1.1", "::1"}, []string{".", "example.com"}, []string{"ndots:2", "x"}
+		}},
+		{"--add-host|a:1.2.3.4|--add-host|b=::1|--add-host|c:[::2]|busybox", func(o *manager.CreateOptions) {
+			o.HostConfig.ExtraHosts = []string{"a:1.2.3.4", "b:::1", "c:::2"}
+		}},
+		{"--mount|type=tmpfs,dst=/x,tmpfs-size=1m,tmpfs-mode=1770,ro|--mount|type=tmpfs,destination=/y,readonly=false|--mount|type=tmpfs,target=/z|busybox", func(o *manager.CreateOptions) {
+			o.HostConfig.Mounts = []manager.Mount{{Target: "/x", ReadOnly: true, SizeBytes: 1 << 20, Mode: 0o1770}, {Target: "/y"}, {Target: "/z"}}
+		}},
+		{"--expose|80|--expose|1-3/udp|--expose|53/TCP|busybox", func(o *manager.CreateOptions) {
+			o.ExposedPorts = []string{"80/tcp", "1/udp", "2/udp", "3/udp", "53/tcp"}
+		}},
+		{"--ipc|private|--cgroupns|private|--pid=|--uts=|--userns=|busybox", func(*manager.CreateOptions) {}},
 	}
 	for _, tt := range tests {
 		want := manager.CreateOptions{
@@ -113,6 +150,51 @@ func TestCreateOptionsRefused(t *testing.T) {
 		{"--pull|sometimes|x", "invalid pull option: 'sometimes'"},
 		{"--vmm|xen|x", "must be auto, firecracker or qemu"},
 		{"-a|stdlog|x", "valid streams"},
+		{"--ulimit|nofile=20:10|x", "ulimit soft limit must be less than or equal to hard limit: 20 > 10"},
+		{"--ulimit|foo=1|x", "invalid ulimit type: foo"},
+		{"--ulimit|nofile|x", "invalid ulimit argument: nofile"},
+		{"--ulimit|nofile=1:2:3|x", "too many limit value arguments"},
+		{"--security-opt|foo|x", `invalid --security-opt: "foo"`},
+		{"--security-opt|seccomp=none.json|x", "opening seccomp profile (none.json) failed: open none.json: no such file or directory"},
+		{"--security-opt|seccomp=createflags_test.go|x", "compacting json for seccomp profile (createflags_test.go) failed"},
+		{"--security-opt|seccomp=/dev/zero|x", "larger than"},
+		{"--pids-limit|x|x", "invalid syntax"},
+		{"--shm-size|-1|x", "invalid size: '-1'"},
+		{"--sysctl|foo|x", "sysctl 'foo' is not allowed"},
+		{"--sysctl|net.x|x", "sysctl 'net.x' is not allowed"},
+		{"--sysctl|=1|x", "sysctl '=1' is not allowed"},
+		{"--sysctl|net.=1|x", "sysctl 'net.=1' is not allowed"},
+		{"--sysctl|net/../x=1|x", "is not allowed"},
+		{"--oom-score-adj|x|x", "invalid syntax"},
+		{"--dns|foo|x", "IP address is not correctly formatted: foo"},
+		{"--dns-search|a_b..c|x", "a_b..c is not a valid domain"},
+		{"--dns-search|1.2|x", "1.2 is not a valid domain"},
+		{"--dns-option|a b|x", "not one word"},
+		{"--add-host|a|x", `bad format for add-host: "a"`},
+		{"--add-host|a:b|x", `invalid IP address in add-host: "b"`},
+		{"--add-host|:1.2.3.4|x", `bad format for add-host: ":1.2.3.4"`},
+		{"--add-host|a b:1.2.3.4|x", "bad format for add-host"},
+		{"--add-host|a:host-gateway|x", "a guest has no network yet"},
+		{"--mount|type=tmpfs|x", "target is required"},
+		{"--mount|type=tmpfs,dst=/y,src=/x|x", "field Source must not be specified"},
+		{"--mount|type=tmpfs,dst=/y,tmpfs-size=x|x", "invalid value for tmpfs-size: x"},
+		{"--mount|type=tmpfs,dst=/y,tmpfs-mode=9|x", "invalid value for tmpfs-mode: 9"},
+		{"--mount|type=tmpfs,dst=/y,foo=bar|x", "unexpected key 'foo' in 'foo=bar'"},
+		{"--mount|type=tmpfs,dst=/y,foo|x", "invalid field 'foo' must be a key=value pair"},
+		{"--mount|type=tmpfs,dst=/y,ro=maybe|x", "invalid value for ro: maybe"},
+		{"--mount|type=tmpfs,dst=/y,volume-nocopy|x", "cannot mix 'volume-*' options with mount type 'tmpfs'"},
+		{"--mount|type=bind,src=/x,dst=/y|x", "--mount type=bind is not supported yet"},
+		{"--mount|dst=/y|x", "--mount type=volume is not supported yet"},
+		{"--mount|\"|x", "--mount"},
+		{"--expose|x|x", `invalid range format for --expose: x, error: strconv.ParseUint: parsing "x": invalid syntax`},
+		{"--expose|70000|x", "value out of range"},
+		{"--expose|3-1|x", "invalid range specified for port: 3-1"},
+		{"--expose|80/foo|x", "unknown protocol"},
+		{"--ipc|host|x", "--ipc host is not supported: the container has a kernel of its own"},
+		{"--ipc|container:x|x", "--ipc container:x is not supported: containers in different VMs share no namespace"},
+		{"--ipc|foo|x", "invalid IPC mode"},
+		{"--pid|private|x", "invalid PID mode"},
+		{"--userns|host|x", "--userns host is not supported: "},
 		{"--restart|always|x", "--restart is not supported yet"},
 		{"--rm|--restart|always|x", "cannot specify both --restart and --rm"},
 	}

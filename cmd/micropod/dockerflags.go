@@ -17,23 +17,20 @@ func boolean(name string) dockerFlag { return dockerFlag{name: name, neutral: "f
 // unsupportedCreateFlags are those of `docker run` and `docker create`.
 func unsupportedCreateFlags() []dockerFlag {
 	flags := []dockerFlag{
-		boolean("no-healthcheck"), boolean("oom-kill-disable"), boolean("privileged"), boolean("use-api-socket"),
+		boolean("oom-kill-disable"), boolean("use-api-socket"),
 		{name: "disable-content-trust", neutral: "true"},
 		{name: "publish-all", shorthand: "P", neutral: "false"},
 		{name: "network", takesValue: true, neutral: "none"},
 		{name: "net", takesValue: true, neutral: "none"},
-		valued("cpu-shares", "c"), valued("publish", "p"), valued("volume", "v"),
+		valued("publish", "p"), valued("volume", "v"),
 	}
 	for _, name := range []string{
-		"add-host", "blkio-weight", "blkio-weight-device", "cap-add", "cap-drop", "cgroup-parent", "cgroupns",
-		"cpu-count", "cpu-percent", "cpu-period", "cpu-quota", "cpu-rt-period", "cpu-rt-runtime", "cpuset-cpus", "cpuset-mems",
-		"device", "device-cgroup-rule", "device-read-bps", "device-read-iops", "device-write-bps", "device-write-iops",
-		"dns", "dns-opt", "dns-option", "dns-search", "expose", "gpus",
-		"health-cmd", "health-interval", "health-retries", "health-start-interval", "health-start-period", "health-timeout",
-		"io-maxbandwidth", "io-maxiops", "ip", "ip6", "ipc", "isolation", "kernel-memory", "link", "link-local-ip",
-		"log-driver", "log-opt", "mac-address", "memory-reservation", "memory-swap", "memory-swappiness", "mount",
-		"net-alias", "network-alias", "oom-score-adj", "pid", "pids-limit", "runtime", "security-opt", "shm-size", "sysctl",
-		"ulimit", "userns", "uts", "volume-driver", "volumes-from",
+		"blkio-weight", "blkio-weight-device", "cgroup-parent", "cpu-count", "cpu-percent", "cpu-rt-period", "cpu-rt-runtime",
+		"cpuset-mems", "device", "device-cgroup-rule", "device-read-bps", "device-read-iops", "device-write-bps", "device-write-iops",
+		"gpus", "health-cmd", "health-interval", "health-retries", "health-start-interval", "health-start-period", "health-timeout",
+		"io-maxbandwidth", "io-maxiops", "ip", "ip6", "isolation", "kernel-memory", "link", "link-local-ip",
+		"log-driver", "log-opt", "mac-address", "memory-swap", "memory-swappiness",
+		"net-alias", "network-alias", "runtime", "volume-driver", "volumes-from",
 	} {
 		flags = append(flags, valued(name, ""))
 	}

@@ -34,9 +34,13 @@ func (c *checked) Set(s string) error {
 type unsupportedFlagError struct {
 	name  string
 	value string // refused value of a flag that takes others
+	why   string // a reason that will stay, "" for "not yet"
 }
 
 func (e *unsupportedFlagError) Error() string {
+	if e.why != "" {
+		return fmt.Sprintf("--%s %s is not supported: %s", e.name, e.value, e.why)
+	}
 	if e.value != "" {
 		return fmt.Sprintf("--%s %s is not supported yet", e.name, e.value)
 	}

@@ -33,27 +33,20 @@ type stateView struct {
 	Error, StartedAt, FinishedAt                 string
 }
 
-type hostConfigView struct {
-	AutoRemove     bool
-	ReadonlyRootfs bool
-	NanoCpus       int64
-	Memory         int64
-	StorageOpt     map[string]int64
-	Annotations    map[string]string
-}
-
 type configView struct {
-	Hostname    string
-	User        string
-	Tty         bool
-	OpenStdin   bool
-	Env         []string
-	Cmd         []string
-	Image       string
-	WorkingDir  string
-	Labels      map[string]string
-	StopSignal  string `json:",omitempty"`
-	StopTimeout *int   `json:",omitempty"`
+	Hostname   string
+	User       string
+	Tty        bool
+	OpenStdin  bool
+	Env        []string
+	Cmd        []string
+	Image      string
+	WorkingDir string
+
+	ExposedPorts map[string]struct{} `json:",omitempty"`
+	Labels       map[string]string
+	StopSignal   string `json:",omitempty"`
+	StopTimeout  *int   `json:",omitempty"`
 }
 
 type microPodView struct {
@@ -85,13 +78,10 @@ func inspectContainer(c *manager.Container) containerView {
 			OOMKilled: c.OOMKilled, Pid: c.PID, ExitCode: c.ExitCode, Error: c.Error,
 			StartedAt: inspectTime(c.StartedAt), FinishedAt: inspectTime(c.FinishedAt),
 		},
-		HostConfig: hostConfigView{
-			AutoRemove: c.AutoRemove, ReadonlyRootfs: c.ReadOnly, NanoCpus: int64(c.CPUs) * int64(time.Second),
-			Memory: int64(c.MemoryMiB) << 20, StorageOpt: map[string]int64{"size": c.StorageBytes}, Annotations: notNil(c.Annotations),
-		},
+		HostConfig: inspectHostConfig(c),
 		Config: configView{
 			Hostname: c.Hostname, User: c.User, Tty: c.TTY, OpenStdin: c.Stdin, Env: c.Env, Cmd: c.Command, Image: c.Image,
-			WorkingDir: c.Workdir, Labels: notNil(c.Labels), StopSignal: c.StopSignal, StopTimeout: wholeSeconds(c.StopTimeout),
+			WorkingDir: c.Workdir, ExposedPorts: set(c.ExposedPorts), Labels: notNil(c.Labels), StopSignal: c.StopSignal, StopTimeout: wholeSeconds(c.StopTimeout),
 		},
 		MicroPod: microPodView{
 			VMM: c.VMM, SupervisorPid: c.SupervisorPID, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Kernel: c.Kernel,

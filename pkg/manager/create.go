@@ -150,6 +150,7 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 		Volumes: slices.Sorted(maps.Keys(ic.Volumes)),
 		TTY:     o.TTY, Stdin: o.Stdin, AutoRemove: o.AutoRemove, Init: o.Init,
 		ReadOnly: o.ReadOnly, Tmpfs: o.Tmpfs, StopTimeout: o.StopTimeout,
+		ExposedPorts: union(slices.Collect(maps.Keys(ic.ExposedPorts)), o.ExposedPorts), HostConfig: o.HostConfig,
 		VMM: either(o.VMM, "auto"), Kernel: o.Kernel,
 	}
 	c.Hostname = either(o.Hostname, c.ID[:12])
@@ -172,7 +173,13 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 	if c.StopSignal, err = stopSignal(either(o.StopSignal, ic.StopSignal)); err != nil {
 		return c, err
 	}
-	return c, resources(&c, o)
+	if err := checkHostConfig(&c); err != nil {
+		return c, err
+	}
+	if err := resources(&c, o); err != nil {
+		return c, err
+	}
+	return c, checkShares(&c)
 }
 
 // args joins entrypoint and command as docker does: an entrypoint of the
@@ -225,7 +232,7 @@ func stopSignal(name string) (int, error) {
 }
 
 func resources(c *state.Config, o CreateOptions) error {
-	c.CPUs = max(1, int(math.Ceil(o.CPUs)))
+	c.CPUs = max(1, int(math.Ceil(max(o.CPUs, quotaCPUs(o.HostConfig)))))
 	if o.CPUs < 0 || c.CPUs > maxCPUs {
 		return fmt.Errorf("%w: %g CPUs: a VM has 1 to %d", ErrInvalid, o.CPUs, maxCPUs)
 	}
@@ -251,6 +258,13 @@ func either(a, b string) string {
 		return a
 	}
 	return b
+}
+
+// union sorts the words of both, each once.
+func union(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // merged is a copy of base with more on top.

@@ -157,6 +157,7 @@ func describe(c *Container, s *state.Config) {
 	c.StopSignal, c.StopTimeout = signalName(s.StopSignal), s.StopTimeout
 	c.CPUs, c.MemoryMiB, c.StorageBytes = s.CPUs, s.MemoryMiB, s.StorageBytes
 	c.Kernel, c.Hostname, c.Env, c.User, c.Workdir = s.Kernel, s.Hostname, s.Env, s.User, s.Workdir
+	c.GroupAdd, c.Tmpfs, c.Init, c.ExposedPorts, c.HostConfig = s.GroupAdd, s.Tmpfs, s.Init, s.ExposedPorts, s.HostConfig
 	c.VMM = VMMInfo{Name: s.VMM}
 }
 

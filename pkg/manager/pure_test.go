@@ -137,8 +137,9 @@ func TestUserTextStaysData(t *testing.T) {
 	if !slices.Equal(root.Devices, []string{"/dev/vda", "/dev/vdb"}) || root.Writable != "/dev/vdc" || root.Format != "erofs" {
 		t.Errorf("root %+v", root)
 	}
-	if req := startRequest(&cfg); req.Spec.Process.Args[1] != evil || req.User != evil {
-		t.Errorf("the agent is told %+v", req)
+	req, err := startRequest(&cfg, "6.1.0")
+	if err != nil || req.Spec.Process.Args[1] != evil || req.User != evil {
+		t.Errorf("the agent is told %+v, %v", req, err)
 	}
 }
 

@@ -1,6 +1,10 @@
 package manager
 
 import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -9,21 +13,16 @@ import (
 	"github.com/micropod/micropod/pkg/state"
 )
 
-// defaultCapabilities is docker's default set, bit mask a80425fb.
-func defaultCapabilities() []string {
-	return []string{
-		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
-		"CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
-		"CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
-	}
-}
-
 // newSpec is the OCI runtime spec of a container, with docker's defaults. Pure.
-func newSpec(c *state.Config) *specs.Spec {
-	caps := defaultCapabilities()
-	noexec := []string{"nosuid", "noexec", "nodev"}
-	mount := func(dst, typ string, opts ...string) specs.Mount {
-		return specs.Mount{Destination: dst, Type: typ, Source: typ, Options: opts}
+func newSpec(c *state.Config) (*specs.Spec, error) {
+	h := c.HostConfig
+	caps, err := capabilities(h)
+	if err != nil {
+		return nil, err
+	}
+	sec, err := confine(h)
+	if err != nil {
+		return nil, err
 	}
 	s := &specs.Spec{
 		Version: specs.Version,
@@ -31,48 +30,142 @@ func newSpec(c *state.Config) *specs.Spec {
 			Terminal: c.TTY, Args: c.Args, Env: c.Env, Cwd: either(c.Workdir, "/"),
 			// The workload gets its ambient set cleared: only root keeps them.
 			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
-			Rlimits:      []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 524288}},
+			Rlimits:      rlimits(h.Ulimits), NoNewPrivileges: sec.noNewPrivileges,
 		},
 		Root:        &specs.Root{Path: "rootfs", Readonly: c.ReadOnly},
 		Hostname:    c.Hostname,
 		Domainname:  c.Domainname,
 		Annotations: c.Annotations,
-		Mounts: []specs.Mount{
-			mount("/proc", "proc", noexec...),
-			mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-			mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-			mount("/sys", "sysfs", append(noexec, "ro")...),
-			mount("/sys/fs/cgroup", "cgroup", append(noexec, "ro")...),
-			mount("/dev/mqueue", "mqueue", noexec...),
-			mount("/dev/shm", "tmpfs", append(noexec, "mode=1777", "size=67108864")...),
-		},
+		Mounts:      mounts(c, sec),
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{
 				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
 				{Type: specs.UTSNamespace}, {Type: specs.CgroupNamespace},
 			},
-			MaskedPaths: []string{
-				"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
-				"/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
-				"/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
-			},
-			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			Sysctl:    h.Sysctls,
+			Resources: limits(h),
 		},
 	}
-	for _, t := range c.Tmpfs {
-		s.Mounts = append(s.Mounts, tmpfs(t))
+	if !h.Privileged && !h.UnmaskPaths {
+		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = MaskedPaths(), ReadonlyPaths()
 	}
-	return s
+	if h.OOMScoreAdj != 0 {
+		s.Process.OOMScoreAdj = &h.OOMScoreAdj
+	}
+	return s, nil
+}
+
+// MaskedPaths are hidden from a container, unless it is told otherwise.
+func MaskedPaths() []string {
+	return []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+		"/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+		"/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+	}
+}
+
+// ReadonlyPaths cannot be written by a container, unless it is told otherwise.
+func ReadonlyPaths() []string {
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+}
+
+// mounts are docker's, then those of --tmpfs and --mount, the outer ones first.
+func mounts(c *state.Config, sec confinement) []specs.Mount {
+	noexec := []string{"nosuid", "noexec", "nodev"}
+	mount := func(dst, typ string, opts ...string) specs.Mount {
+		return specs.Mount{Destination: dst, Type: typ, Source: typ, Options: opts}
+	}
+	guarded := func(writable bool) []string {
+		if writable {
+			return noexec
+		}
+		return append(slices.Clone(noexec), "ro")
+	}
+	shm := cmp.Or(c.HostConfig.ShmSize, DefaultShmSize)
+	all := []specs.Mount{
+		mount("/proc", "proc", noexec...),
+		mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+		mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+		mount("/sys", "sysfs", guarded(c.HostConfig.Privileged)...),
+		mount("/sys/fs/cgroup", "cgroup", guarded(sec.writableCgroups)...),
+		mount("/dev/mqueue", "mqueue", noexec...),
+		mount("/dev/shm", "tmpfs", append(slices.Clone(noexec), "mode=1777", fmt.Sprintf("size=%d", shm))...),
+	}
+	var own []specs.Mount
+	for _, t := range c.Tmpfs {
+		own = append(own, tmpfs(t))
+	}
+	for _, m := range c.HostConfig.Mounts {
+		own = append(own, tmpfs(m.Target+":"+tmpfsOptions(m)))
+	}
+	slices.SortStableFunc(own, func(a, b specs.Mount) int {
+		return cmp.Compare(strings.Count(a.Destination, "/"), strings.Count(b.Destination, "/"))
+	})
+	// One of the user's replaces ours at the same place.
+	all = slices.DeleteFunc(all, func(m specs.Mount) bool {
+		return slices.ContainsFunc(own, func(o specs.Mount) bool { return o.Destination == m.Destination })
+	})
+	return append(all, own...)
 }
 
 // tmpfs is the mount of a --tmpfs PATH[:OPTIONS].
 func tmpfs(arg string) specs.Mount {
 	dst, opts, _ := strings.Cut(arg, ":")
-	m := specs.Mount{Destination: dst, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "noexec"}}
-	if opts != "" {
-		m.Options = append(m.Options, strings.Split(opts, ",")...)
+	m := specs.Mount{Destination: path.Clean(dst), Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "noexec"}}
+	for _, o := range strings.Split(opts, ",") {
+		if o != "" {
+			m.Options = append(m.Options, o)
+		}
 	}
 	return m
+}
+
+// tmpfsOptions are those of a --mount in the words of --tmpfs.
+func tmpfsOptions(m state.Mount) string {
+	var opts []string
+	if m.ReadOnly {
+		opts = append(opts, "ro")
+	}
+	if m.SizeBytes > 0 {
+		opts = append(opts, fmt.Sprintf("size=%d", m.SizeBytes))
+	}
+	if m.Mode != 0 {
+		opts = append(opts, fmt.Sprintf("mode=%o", m.Mode))
+	}
+	return strings.Join(opts, ",")
+}
+
+// rlimits are the user's, over the one that docker's daemon has by itself.
+func rlimits(ulimits []state.Ulimit) []specs.POSIXRlimit {
+	out := []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 524288}}
+	for _, u := range ulimits {
+		// A negative number is a very large one: -1 is the kernel's "unlimited".
+		out = append(out, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)})
+	}
+	return out
+}
+
+// limits are the container's own in its VM.
+func limits(h state.HostConfig) *specs.LinuxResources {
+	r := &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: h.CPUSetCPUs}}
+	if h.PidsLimit > 0 {
+		r.Pids = &specs.LinuxPids{Limit: &h.PidsLimit}
+	}
+	if h.MemoryReservation > 0 {
+		r.Memory = &specs.LinuxMemory{Reservation: &h.MemoryReservation}
+	}
+	if h.CPUShares > 0 {
+		shares := uint64(h.CPUShares)
+		r.CPU.Shares = &shares
+	}
+	if h.CPUPeriod > 0 {
+		period := uint64(h.CPUPeriod)
+		r.CPU.Period = &period
+	}
+	if h.CPUQuota > 0 {
+		r.CPU.Quota = &h.CPUQuota
+	}
+	return r
 }
 
 // sysctls are set in every guest, as docker does for a container's network.
@@ -84,9 +177,39 @@ func sysctls() map[string]string {
 }
 
 // startRequest is what the agent is told about a container. Pure.
-func startRequest(c *state.Config) api.StartRequest {
-	return api.StartRequest{
-		ID: c.ID, Spec: newSpec(c), User: c.User, GroupAdd: c.GroupAdd,
-		Hostname: c.Hostname, Domainname: c.Domainname, Init: c.Init, Stdin: c.Stdin,
+func startRequest(c *state.Config, kernelRelease string) (api.StartRequest, error) {
+	spec, err := newSpec(c)
+	if err != nil {
+		return api.StartRequest{}, err
 	}
+	sec, err := confine(c.HostConfig)
+	if err != nil {
+		return api.StartRequest{}, err
+	}
+	filter, err := sec.filter(spec.Process.Capabilities.Bounding, kernelRelease)
+	if err != nil {
+		return api.StartRequest{}, err
+	}
+	h := c.HostConfig
+	return api.StartRequest{
+		ID: c.ID, Spec: spec, User: c.User, GroupAdd: c.GroupAdd,
+		Hostname: c.Hostname, Domainname: c.Domainname, Hosts: hosts(h.ExtraHosts), DNS: dns(h),
+		Init: c.Init, Stdin: c.Stdin, Seccomp: filter, AllDevices: h.Privileged,
+	}, nil
+}
+
+// hosts are the lines of --add-host, which has NAME:ADDRESS.
+func hosts(extra []string) []api.Host {
+	var out []api.Host
+	for _, e := range extra {
+		name, addr, _ := strings.Cut(e, ":")
+		out = append(out, api.Host{Addr: addr, Names: []string{name}})
+	}
+	return out
+}
+
+// dns is what goes into resolv.conf; a search domain of "." means none.
+func dns(h state.HostConfig) api.DNS {
+	search := slices.DeleteFunc(slices.Clone(h.DNSSearch), func(s string) bool { return s == "." })
+	return api.DNS{Servers: h.DNS, Search: search, Options: h.DNSOptions}
 }

@@ -132,6 +132,10 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 	}
 	m.timed(&ts, "disks", begun)
 
+	start, err := startRequest(c, k.Release)
+	if err != nil {
+		return supervisor.Plan{}, err
+	}
 	paths := m.state.Paths(c.ID)
 	disks, root := layout(img, paths.Disk())
 	return supervisor.Plan{
@@ -142,7 +146,7 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 			ConsolePath: paths.Console(), ConsoleLimit: consoleLimit,
 		},
 		Setup:       api.SetupRequest{Token: hex.EncodeToString(random(32)), Entropy: random(64), Root: root, Sysctls: sysctls()},
-		Start:       startRequest(c),
+		Start:       start,
 		AutoRemove:  c.AutoRemove,
 		StopSignal:  c.StopSignal,
 		StopTimeout: stopTimeout(c),

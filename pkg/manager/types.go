@@ -55,6 +55,9 @@ type CreateOptions struct {
 	Tmpfs       []string
 	StopSignal  string
 	StopTimeout *time.Duration // negative: wait for ever
+	// ExposedPorts as 80/tcp; recorded only.
+	ExposedPorts []string
+	HostConfig   HostConfig
 	// CPUs is rounded up to whole vCPUs; 0 is the default of one.
 	CPUs float64
 	// MemoryBytes of the guest; 0 is the default of 512 MiB.
@@ -116,6 +119,11 @@ type Container struct {
 	Env           []string
 	User          string
 	Workdir       string
+	GroupAdd      []string
+	Tmpfs         []string
+	Init          bool
+	ExposedPorts  []string
+	HostConfig    HostConfig
 	// Problem says why the record is broken, "" for a sound one.
 	Problem string
 	// Phases of the last start with their durations.

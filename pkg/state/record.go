@@ -41,6 +41,9 @@ type Config struct {
 	StopSignal  int               `json:"stopSignal"`
 	// StopTimeout is nil for the default; negative waits for ever.
 	StopTimeout *time.Duration `json:"stopTimeout,omitempty"`
+	// ExposedPorts are those of the image and the user, as 80/tcp.
+	ExposedPorts []string   `json:"exposedPorts,omitempty"`
+	HostConfig   HostConfig `json:"hostConfig,omitzero"`
 
 	CPUs         int    `json:"cpus"`
 	MemoryMiB    int    `json:"memoryMiB"`

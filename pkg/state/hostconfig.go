@@ -1,0 +1,45 @@
+package state
+
+// HostConfig is how a container is confined and what surrounds it, as the user
+// asked for it, by docker's names. Its zero value is docker's default.
+type HostConfig struct {
+	CapAdd     []string `json:"capAdd,omitempty"` // CAP_CHOWN, or ALL
+	CapDrop    []string `json:"capDrop,omitempty"`
+	Privileged bool     `json:"privileged,omitempty"`
+	// SecurityOpt holds KEY=VALUE; a seccomp profile is there as its text.
+	SecurityOpt []string `json:"securityOpt,omitempty"`
+	// UnmaskPaths: nothing of /proc and /sys is hidden or read-only.
+	UnmaskPaths bool     `json:"unmaskPaths,omitempty"`
+	Ulimits     []Ulimit `json:"ulimits,omitempty"`
+	PidsLimit   int64    `json:"pidsLimit,omitempty"` // 0 and less: none
+	OOMScoreAdj int      `json:"oomScoreAdj,omitempty"`
+	ShmSize     int64    `json:"shmSize,omitempty"` // bytes; 0 is 64 MiB
+
+	CPUShares         int64  `json:"cpuShares,omitempty"`
+	CPUPeriod         int64  `json:"cpuPeriod,omitempty"` // microseconds
+	CPUQuota          int64  `json:"cpuQuota,omitempty"`  // microseconds of each period
+	CPUSetCPUs        string `json:"cpusetCpus,omitempty"`
+	MemoryReservation int64  `json:"memoryReservation,omitempty"` // bytes
+
+	Sysctls    map[string]string `json:"sysctls,omitempty"`
+	DNS        []string          `json:"dns,omitempty"`
+	DNSSearch  []string          `json:"dnsSearch,omitempty"`
+	DNSOptions []string          `json:"dnsOptions,omitempty"`
+	ExtraHosts []string          `json:"extraHosts,omitempty"` // NAME:ADDRESS
+	Mounts     []Mount           `json:"mounts,omitempty"`
+}
+
+// Ulimit is a resource limit; -1 is none.
+type Ulimit struct {
+	Name string `json:"name"` // nofile
+	Soft int64  `json:"soft"`
+	Hard int64  `json:"hard"`
+}
+
+// Mount is a tmpfs of --mount.
+type Mount struct {
+	Target    string `json:"target"`
+	ReadOnly  bool   `json:"readOnly,omitempty"`
+	SizeBytes int64  `json:"sizeBytes,omitempty"` // 0: half of the memory
+	Mode      uint32 `json:"mode,omitempty"`      // 0: that of the directory, or 1777
+}
