@@ -102,6 +102,8 @@ func TestCreateOptions(t *testing.T) {
 		{"--expose|80|--expose|1-3/udp|--expose|53/TCP|busybox", func(o *manager.CreateOptions) {
 			o.ExposedPorts = []string{"80/tcp", "1/udp", "2/udp", "3/udp", "53/tcp"}
 		}},
+		{"-m|64m|--memory-swap|64m|busybox", func(o *manager.CreateOptions) { o.MemoryBytes = 64 << 20 }},
+		{"--memory-swap|-1|busybox", func(*manager.CreateOptions) {}},
 		{"--ipc|private|--cgroupns|private|--pid=|--uts=|--userns=|busybox", func(*manager.CreateOptions) {}},
 	}
 	for _, tt := range tests {
@@ -194,6 +196,10 @@ func TestCreateOptionsRefused(t *testing.T) {
 		{"--ipc|container:x|x", "--ipc container:x is not supported: containers in different VMs share no namespace"},
 		{"--ipc|foo|x", "invalid IPC mode"},
 		{"--pid|private|x", "invalid PID mode"},
+		{"-m|64m|--memory-swap|128m|x", "--memory-swap 128MiB is not supported: a guest has no swap"},
+		{"-m|128m|--memory-swap|64m|x", "minimum memoryswap limit"},
+		{"--memory-swap|64m|x", "always set the Memory limit"},
+		{"--memory-swap|-2|x", "invalid size"},
 		{"--userns|host|x", "--userns host is not supported: "},
 		{"--restart|always|x", "--restart is not supported yet"},
 		{"--rm|--restart|always|x", "cannot specify both --restart and --rm"},

@@ -24,6 +24,7 @@ type hostFlags struct {
 	pidsLimit                       int64
 	oomScoreAdj                     int
 	shmSize, memoryReservation      sizeValue
+	memorySwap                      swapValue
 	cpuShares, cpuPeriod, cpuQuota  int64
 	cpusetCPUs                      string
 	dns, dnsSearch, dnsOptions      []string
@@ -51,6 +52,7 @@ func (h *hostFlags) register(f *pflag.FlagSet) {
 	f.StringArrayVar(&h.exposed, "expose", nil, "Expose a port or a range of ports (recorded only)")
 	f.Var(h.ipc.of("ipc", "private"), "ipc", `IPC mode to use (only "private")`)
 	f.Var(&h.memoryReservation, "memory-reservation", "Memory soft limit, in the guest")
+	f.Var(&h.memorySwap, "memory-swap", "Memory and swap together: the memory, or -1, since a guest has no swap")
 	list(&h.mounts, "mount", "Attach a filesystem mount to the container (only type=tmpfs)", checkMount)
 	f.BoolVar(&h.noHealthcheck, "no-healthcheck", false, "Disable any container-specified HEALTHCHECK (none is run)")
 	f.IntVar(&h.oomScoreAdj, "oom-score-adj", 0, "Tune the guest's OOM preferences (-1000 to 1000)")
@@ -101,7 +103,7 @@ func (h *hostFlags) hostConfig(o *manager.CreateOptions) error {
 		o.ExposedPorts = append(o.ExposedPorts, ports...)
 	}
 	o.HostConfig = c
-	return nil
+	return h.memorySwap.check(o.MemoryBytes)
 }
 
 // sortedSet is docker's order of capabilities; ALL makes the others needless.
@@ -267,6 +269,30 @@ func (v *sizeValue) Set(s string) error {
 	n, err := units.RAMInBytes(s)
 	*v = sizeValue(n)
 	return err
+}
+
+// swapValue is memory and swap together; -1 is as much swap as there is.
+type swapValue struct{ sizeValue }
+
+func (v *swapValue) Set(s string) error {
+	if s == "-1" {
+		v.sizeValue = -1
+		return nil
+	}
+	return v.sizeValue.Set(s)
+}
+
+// check takes what a guest without swap can give.
+func (v *swapValue) check(memory int64) error {
+	switch n := int64(v.sizeValue); {
+	case n <= 0 || n == memory:
+		return nil
+	case memory == 0:
+		return errors.New("you should always set the Memory limit when using Memoryswap limit")
+	case n < memory:
+		return errors.New("minimum memoryswap limit should be larger than memory limit")
+	}
+	return &unsupportedFlagError{name: "memory-swap", value: units.BytesSize(float64(v.sizeValue)), why: "a guest has no swap"}
 }
 
 // modeValue is a namespace that can only be the container's own.
