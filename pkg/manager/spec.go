@@ -13,17 +13,12 @@ import (
 	"github.com/micropod/micropod/pkg/state"
 )
 
-// newSpec is the OCI runtime spec of a container, with docker's defaults. Pure.
-func newSpec(c *state.Config) (*specs.Spec, error) {
+// newSpec is the OCI runtime spec of a container that has been checked, with
+// docker's defaults. Pure.
+func newSpec(c *state.Config) *specs.Spec {
 	h := c.HostConfig
-	caps, err := capabilities(h)
-	if err != nil {
-		return nil, err
-	}
-	sec, err := confine(h)
-	if err != nil {
-		return nil, err
-	}
+	caps, _ := capabilities(h) // none, if the record was spoilt since
+	sec, _ := confine(h)
 	s := &specs.Spec{
 		Version: specs.Version,
 		Process: &specs.Process{
@@ -52,7 +47,7 @@ func newSpec(c *state.Config) (*specs.Spec, error) {
 	if h.OOMScoreAdj != 0 {
 		s.Process.OOMScoreAdj = &h.OOMScoreAdj
 	}
-	return s, nil
+	return s
 }
 
 // MaskedPaths are hidden from a container, unless it is told otherwise.
@@ -178,21 +173,21 @@ func sysctls() map[string]string {
 
 // startRequest is what the agent is told about a container. Pure.
 func startRequest(c *state.Config, kernelRelease string) (api.StartRequest, error) {
-	spec, err := newSpec(c)
-	if err != nil {
-		return api.StartRequest{}, err
-	}
-	sec, err := confine(c.HostConfig)
-	if err != nil {
-		return api.StartRequest{}, err
-	}
-	filter, err := sec.filter(spec.Process.Capabilities.Bounding, kernelRelease)
-	if err != nil {
-		return api.StartRequest{}, err
-	}
 	h := c.HostConfig
+	caps, err := capabilities(h)
+	if err != nil {
+		return api.StartRequest{}, err
+	}
+	sec, err := confine(h)
+	if err != nil {
+		return api.StartRequest{}, err
+	}
+	filter, err := sec.filter(caps, kernelRelease)
+	if err != nil {
+		return api.StartRequest{}, err
+	}
 	return api.StartRequest{
-		ID: c.ID, Spec: spec, User: c.User, GroupAdd: c.GroupAdd,
+		ID: c.ID, Spec: newSpec(c), User: c.User, GroupAdd: c.GroupAdd,
 		Hostname: c.Hostname, Domainname: c.Domainname, Hosts: hosts(h.ExtraHosts), DNS: dns(h),
 		Init: c.Init, Stdin: c.Stdin, Seccomp: filter, AllDevices: h.Privileged,
 	}, nil
