@@ -92,7 +92,10 @@ func (vm *guestVM) checkOutput(t *testing.T) {
 		{"filter", filtered(sh("grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; unshare -m true; mount -t tmpfs x /mnt; test -w /; chmod 700 /home && echo works")),
 			"NoNewPrivs:\t0\nSeccomp:\t2\nworks\n", "unshare: unshare(0x20000): Operation not permitted\nmount: permission denied (are you root?)\n", 0},
 		{"filter without new privileges", change(filtered(withUser("alice", "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status")), func(r *api.StartRequest) { r.Spec.Process.NoNewPrivileges = true }), "NoNewPrivs:\t1\nSeccomp:\t2\n", "", 0},
-		{"filter under init", change(filtered(sh("grep Seccomp: /proc/self/status")), func(r *api.StartRequest) { r.Init = true }), "Seccomp:\t2\n", "", 0},
+		{"init has no more rights", change(filtered(withUser("alice", "for p in 1 self; do grep -E '^(Uid|Groups|CapPrm|CapBnd|NoNewPrivs|Seccomp):' /proc/$p/status | tr -d ' \\t\\n'; echo; done; cat /proc/1/comm")), func(r *api.StartRequest) { r.Init = true }),
+			strings.Repeat("Uid:1000100010001000Groups:29441000CapPrm:0000000000000000CapBnd:00000000a80425fbNoNewPrivs:0Seccomp:2\n", 2) + "micropod-init\n", "", 0},
+		// cpu.max is what Go's runtime reads to know its share of the processors.
+		{"no descriptors of init", change(sh("for f in /proc/1/fd/*; do readlink $f; done | grep -vE '^(/dev/null|pipe:.*|/sys/fs/cgroup/cpu.max)$'"), func(r *api.StartRequest) { r.Init = true }), "", "", 1},
 		{"filter leaves root's caps", filtered(sh("grep Cap /proc/self/status | tr -d '\\t\\n '")), "CapInh:0000000000000000CapPrm:00000000a80425fbCapEff:00000000a80425fbCapBnd:00000000a80425fbCapAmb:0000000000000000", "", 0},
 		{"filter leaves a user's caps", filtered(withUser("alice", "grep Cap /proc/self/status | tr -d '\\t\\n '")), "CapInh:0000000000000000CapPrm:0000000000000000CapEff:0000000000000000CapBnd:00000000a80425fbCapAmb:0000000000000000", "", 0},
 		{"call", request("/odd/unshare"), "", "", 0},

@@ -40,6 +40,9 @@ func stageMain(args []string) int {
 	for fd := fdConfig; fd <= fdSocket; fd++ {
 		unix.CloseOnExec(fd)
 	}
+	if len(args) == 2 && args[0] == "init" {
+		return serveInit(args[1])
+	}
 	if len(args) != 1 {
 		return 1
 	}
@@ -75,10 +78,12 @@ func readConfig(v any) error {
 }
 
 // sendStatus answers the agent, which then waits for the exec to close the pipe:
-// a signal that came before it would meet this program, not the command.
+// a signal that came before it would meet this program, not the command. The
+// write is a raw one: it cannot block, and Go's runtime, which would have calls
+// of its own around it, may be under a filter that does not allow them.
 func sendStatus(s stageStatus) {
 	if b, err := json.Marshal(s); err == nil {
-		_, _ = unix.Write(fdStatus, b)
+		_, _, _ = unix.RawSyscall(unix.SYS_WRITE, fdStatus, uintptr(ptr(&b[0])), uintptr(len(b)))
 	}
 }
 
@@ -298,6 +303,7 @@ func (s *stage) exec() error {
 		return err
 	}
 	unix.Umask(0o022)
+	runtime.Gosched() // a new time slice: from here on the scheduler is not wanted
 	if err := installFilter(s.Seccomp); err != nil {
 		return err
 	}
