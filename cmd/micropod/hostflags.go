@@ -159,7 +159,7 @@ func parseUlimits(words []string) []manager.Ulimit {
 	return out
 }
 
-var sysctlForm = regexp.MustCompile(`^[a-zA-Z0-9_-]+([./][a-zA-Z0-9_:*-]+)+$`)
+var sysctlForm = regexp.MustCompile(`^[a-zA-Z0-9_-]+([./][a-zA-Z0-9_:-]+)+$`)
 
 // checkSysctl takes any parameter: docker allows those of a namespace only, but
 // here the whole kernel is the container's.

@@ -38,6 +38,9 @@ func installFilter(f *api.Seccomp) error {
 		// Linux < 4.17 has no such flag, nor what it asks to be left out.
 		err = seccomp(f.Flags&^unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, f.Program)
 	}
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("the guest kernel takes no seccomp filter: %w (CONFIG_SECCOMP_FILTER; or --security-opt seccomp=unconfined)", err)
+	}
 	if err != nil {
 		return fmt.Errorf("install the seccomp filter: %w", err)
 	}
