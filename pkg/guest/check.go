@@ -13,6 +13,9 @@ func checkStart(r api.StartRequest) error {
 	if err := api.CheckID(r.ID); err != nil {
 		return invalid("spec", "%v", err)
 	}
+	if f := r.Seccomp; f != nil && (len(f.Program) == 0 || len(f.Program)%filterSize != 0 || len(f.Program) > api.MaxSeccomp) {
+		return invalid("seccomp", "a program of %d bytes", len(f.Program))
+	}
 	if r.Spec == nil || r.Spec.Process == nil || r.Spec.Linux == nil {
 		return invalid("spec", "no process in the spec")
 	}
@@ -29,9 +32,6 @@ func checkStart(r api.StartRequest) error {
 				return invalid("spec", "a NUL byte in %q", api.Clean(w, 128))
 			}
 		}
-	}
-	if f := r.Seccomp; f != nil && (len(f.Program) == 0 || len(f.Program)%filterSize != 0 || len(f.Program) > api.MaxSeccomp) {
-		return invalid("seccomp", "a program of %d bytes", len(f.Program))
 	}
 	return checkNames(r)
 }

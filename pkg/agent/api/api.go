@@ -39,9 +39,9 @@ const (
 	MaxControl = 4 << 20  // one control frame of the host: Open, Request
 	MaxReply   = 64 << 10 // one control frame of the guest: Hello, Reply, Exit
 	MaxData    = 64 << 10 // one stdio frame
+	MaxSeccomp = 32 << 10 // a seccomp program: the kernel takes 4096 instructions
 	MaxError   = 4 << 10  // text of an Error
 	MaxID      = 64       // a container or process id
-	MaxSeccomp = 32 << 10 // a seccomp program: the kernel takes 4096 instructions
 )
 
 // Hello is the agent's first frame on the ready connection.
