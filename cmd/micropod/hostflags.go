@@ -222,9 +222,6 @@ func checkExtraHost(s string) (string, error) {
 	return name + ":" + addr, nil
 }
 
-// maxExposed bounds what one --expose adds.
-const maxExposed = 65536
-
 // parseExposed reads PORT[-PORT][/PROTOCOL].
 func parseExposed(s string) ([]string, error) {
 	ports, proto, ok := strings.Cut(s, "/")
@@ -253,7 +250,7 @@ func parseExposed(s string) ([]string, error) {
 		return nil, invalid(fmt.Errorf("invalid range specified for port: %s", ports))
 	}
 	var out []string
-	for p := a; p <= b && len(out) < maxExposed; p++ {
+	for p := a; p <= b; p++ {
 		out = append(out, fmt.Sprintf("%d/%s", p, strings.ToLower(proto)))
 	}
 	return out, nil
