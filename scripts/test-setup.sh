@@ -28,8 +28,8 @@ die() {
 	exit 1
 }
 
-# Each line: a Debian package and a program of it, or "-" when the package alone
-# counts. The programs are looked for first, so that other installations count.
+# Each line: a Debian package and a program of it, or the path of a file. They are
+# looked for first, so that other installations count.
 programs='
 qemu-system-x86 qemu-system-x86_64
 erofs-utils     mkfs.erofs
@@ -46,6 +46,7 @@ xz-utils        xz
 cpio            cpio
 unzip           unzip
 iproute2        ip
+linux-libc-dev  /usr/include/x86_64-linux-gnu/asm/unistd_64.h
 '
 
 firecracker_version=1.12.1
@@ -77,7 +78,10 @@ PATH=$PATH:/usr/sbin:/sbin
 missing_packages() {
 	printf '%s' "$programs" | while read -r package program; do
 		[ -n "$package" ] || continue
-		command -v "$program" >/dev/null 2>&1 || printf '%s ' "$package"
+		case $program in
+		/*) [ -e "$program" ] ;;
+		*) command -v "$program" >/dev/null 2>&1 ;;
+		esac || printf '%s ' "$package"
 	done
 }
 
