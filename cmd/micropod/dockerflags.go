@@ -42,8 +42,8 @@ func unsupportedCreateFlags() []dockerFlag {
 func unsupportedVerbs() []string {
 	return []string{
 		"attach", "build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events", "exec",
-		"export", "history", "import", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port",
-		"prune", "push", "rename", "search", "secret", "service", "stack", "stats", "swarm", "system", "tag", "top", "trust",
+		"export", "import", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port",
+		"prune", "push", "rename", "search", "secret", "service", "stack", "stats", "swarm", "system", "top", "trust",
 		"unpause", "update", "volume",
 	}
 }

@@ -24,9 +24,9 @@ func TestDockerFlags(t *testing.T) {
 		}
 		seen++
 		verb, name, shorthand, kind := f[0], f[1], strings.TrimPrefix(f[2], "-"), f[3]
-		c, _, err := root.Find([]string{verb})
-		if err != nil {
-			t.Fatal(err)
+		c, rest, err := root.Find(strings.Split(verb, "/"))
+		if err != nil || len(rest) > 0 {
+			t.Fatalf("there is no %s: %v", verb, err)
 		}
 		c.InitDefaultHelpFlag()
 		flag := c.Flags().Lookup(name)
