@@ -43,7 +43,7 @@ func unsupportedVerbs() []string {
 	return []string{
 		"attach", "build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events", "exec",
 		"export", "import", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port",
-		"prune", "push", "rename", "search", "secret", "service", "stack", "stats", "swarm", "system", "top", "trust",
+		"prune", "rename", "search", "secret", "service", "stack", "stats", "swarm", "system", "top", "trust",
 		"unpause", "update", "volume",
 	}
 }

@@ -8,6 +8,19 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// htpasswd lets user me in with the password secret.
+const htpasswd = "me:$2b$04$8YWHJvQFBm.U8c7ROOVXyuo9HjV/lqbxNqmBZS1czuZMxKfPsz37q\n"
+
+// privateRegistry is a registry that nobody may use without a login.
+func privateRegistry(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(file, []byte(htpasswd), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return serveRegistry(t, "auth: {htpasswd: {realm: test, path: "+file+"}}\n")
+}
+
 // TestImageScripts runs the scripts that need a registry and no VM, against
 // Debian's docker-registry with the test images in it (MICROPOD_TEST_IMAGES).
 func TestImageScripts(t *testing.T) {
@@ -18,7 +31,7 @@ func TestImageScripts(t *testing.T) {
 		}
 		t.Skip("MICROPOD_TEST_IMAGES does not name an OCI layout (make test does)")
 	}
-	registry := startRegistry(t, images)
+	registry, private := startRegistry(t, images), privateRegistry(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/image",
 		Cmds:               scriptCommands(),
@@ -28,6 +41,8 @@ func TestImageScripts(t *testing.T) {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, "docker"))
 			env.Setenv("REGISTRY", registry)
+			env.Setenv("PRIVATE", private)
+			env.Setenv("IMAGES", images)
 			env.Setenv("BUSYBOX", registry+"/busybox:latest")
 			env.Setenv("ESC", "\x1b")
 			return nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/docker/go-units"
@@ -11,7 +12,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// progress shows how the layers of an image arrive: a bar each on a terminal, a
+// progress shows how the layers of an image arrive or leave: a bar each on a terminal, a
 // line per step elsewhere, nothing when quiet. It is safe for concurrent use.
 type progress struct {
 	mu     sync.Mutex
@@ -30,6 +31,7 @@ type layerProgress struct {
 	mu             sync.Mutex
 	words          string
 	current, total int64
+	last           bool
 }
 
 func newProgress(out *os.File, quiet bool) *progress {
@@ -53,8 +55,28 @@ func layerWords(event string) string {
 		return "Extracting"
 	case "done":
 		return "Pull complete"
+	case "preparing":
+		return "Preparing"
+	case "present":
+		return "Layer already exists"
+	case "pushing":
+		return "Pushing"
+	case "pushed":
+		return "Pushed"
+	}
+	if from, ok := strings.CutPrefix(event, "mounted from "); ok {
+		return "Mounted from " + from
 	}
 	return event
+}
+
+// isLast reports whether no other event follows.
+func isLast(event string) bool {
+	switch event {
+	case "exists", "done", "present", "pushed":
+		return true
+	}
+	return strings.HasPrefix(event, "mounted from ")
 }
 
 // Layer takes one step of one layer.
@@ -99,9 +121,9 @@ func (p *progress) addBar(id string, l *layerProgress) *mpb.Bar {
 
 func (l *layerProgress) update(words, event string, current, total int64) {
 	l.mu.Lock()
-	l.words, l.current, l.total = words, current, total
+	l.words, l.current, l.total, l.last = words, current, total, isLast(event)
 	l.mu.Unlock()
-	if event == "done" || event == "exists" {
+	if isLast(event) {
 		l.bar.SetTotal(max(total, 1), true)
 		return
 	}
@@ -119,7 +141,7 @@ func (l *layerProgress) text() string {
 func (l *layerProgress) counters() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total <= 0 || l.words == layerWords("done") || l.words == layerWords("exists") {
+	if l.total <= 0 || l.last {
 		return ""
 	}
 	return " " + units.HumanSizeWithPrecision(float64(l.current), 4) + "/" + units.HumanSizeWithPrecision(float64(l.total), 4)
@@ -130,7 +152,7 @@ func (p *progress) finish() {
 	p.mu.Lock()
 	p.done = true
 	for _, l := range p.layers {
-		if l.bar != nil && l.event != "done" && l.event != "exists" {
+		if l.bar != nil && !isLast(l.event) {
 			l.bar.Abort(false)
 		}
 	}

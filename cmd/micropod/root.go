@@ -62,7 +62,7 @@ func newRootCommand(a *app) *cobra.Command {
 			newInspectCommand(a, "container"), named(newListCommand(a), "ls", "list", "ps")),
 		group("image", "Manage images",
 			newPullCommand(a), newLoadCommand(a), newSaveCommand(a), newInspectCommand(a, "image"),
-			newTagCommand(a), newHistoryCommand(a),
+			newTagCommand(a), newHistoryCommand(a), newPushCommand(a),
 			named(newImagesCommand(a), "ls", "list"), named(newRemoveImageCommand(a), "rm", "remove")),
 	)
 	return root
@@ -73,7 +73,7 @@ func verbs(a *app) []*cobra.Command {
 		newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),
 		newKillCommand(a), newRemoveCommand(a), newWaitCommand(a), newLogsCommand(a), newInspectCommand(a, ""),
 		newListCommand(a), newPullCommand(a), newImagesCommand(a), newRemoveImageCommand(a), newLoadCommand(a),
-		newSaveCommand(a), newTagCommand(a), newHistoryCommand(a), newVersionCommand(a), newInfoCommand(a), newDoctorCommand(a), newCompletionCommand(),
+		newSaveCommand(a), newTagCommand(a), newHistoryCommand(a), newPushCommand(a), newVersionCommand(a), newInfoCommand(a), newDoctorCommand(a), newCompletionCommand(),
 		newSuperviseCommand(a),
 	}
 }

@@ -88,6 +88,14 @@ func programUnderTest(t *testing.T) string {
 // NAME:latest, and returns its address.
 func startRegistry(t *testing.T, images string) string {
 	t.Helper()
+	address := serveRegistry(t, "")
+	push(t, images, address)
+	return address
+}
+
+// serveRegistry starts an empty real registry with more lines of configuration.
+func serveRegistry(t *testing.T, more string) (address string) {
+	t.Helper()
 	program, err := exec.LookPath("docker-registry")
 	if err != nil {
 		t.Fatalf("%v: apt-get install docker-registry", err)
@@ -96,11 +104,11 @@ func startRegistry(t *testing.T, images string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
+	address = l.Addr().String()
 	l.Close()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: %s}\n", dir, address)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: %s}\n%s", dir, address, more)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -119,13 +127,12 @@ func startRegistry(t *testing.T, images string) string {
 			return false
 		}
 		r.Body.Close()
-		return r.StatusCode == http.StatusOK
+		return r.StatusCode == http.StatusOK || r.StatusCode == http.StatusUnauthorized
 	}
 	if !eventually(time.Minute, up) {
 		ended()
 		t.Fatalf("docker-registry does not answer:\n%s", log.String())
 	}
-	push(t, images, address)
 	return address
 }
 

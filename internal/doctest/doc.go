@@ -7,7 +7,7 @@
 //
 //	sh           run as a script: every line must succeed
 //	sh hub       the same; its images come from a local registry, which stands
-//	             in for Docker Hub
+//	             in for Docker Hub and for localhost:5000
 //	sh tty       the same, with a terminal
 //	sh install   apt-get: only the names of the packages are checked
 //	sh self      what runs these tests: only that the target exists is checked

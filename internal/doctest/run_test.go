@@ -304,7 +304,8 @@ func (u *user) fromHub(t *testing.T, b block) string {
 	if u.hub == "" {
 		u.hub = u.serveHub(t)
 	}
-	return hubImages.ReplaceAllString(b.text, u.hub+"/library/$1")
+	text := strings.ReplaceAll(b.text, "localhost:5000", u.hub)
+	return hubImages.ReplaceAllString(text, u.hub+"/library/$1")
 }
 
 func (u *user) serveHub(t *testing.T) string {

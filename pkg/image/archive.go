@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -101,12 +100,8 @@ func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
 		return nil, err
 	}
 	defer free()
-	f, err := os.CreateTemp(filepath.Join(s.dir, dirTmp), "spool-*")
+	f, err := s.tempFile("spool")
 	if err != nil {
-		return nil, fmt.Errorf("spool archive: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
 		return nil, fmt.Errorf("spool archive: %w", err)
 	}
 	src := &ctxReader{ctx: ctx, r: io.LimitReader(plain, s.o.MaxSpool+1)}

@@ -144,7 +144,7 @@ func TestBrokenDownloads(t *testing.T) {
 		"403": {fault: func(_ int, w http.ResponseWriter, _ *http.Request) bool {
 			w.WriteHeader(http.StatusForbidden)
 			return true
-		}, is: ErrUnauthorized, says: "docker login 127.0.0.1", most: 1},
+		}, is: ErrUnauthorized, says: "micropod login 127.0.0.1", most: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRegistry(t)

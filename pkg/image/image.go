@@ -72,10 +72,12 @@ type TarSizer interface {
 	LayerTarSize(diffID string) (int64, error)
 }
 
-// Progress is told about layers while they are fetched. It is called from
-// several goroutines. id is the start of the layer's digest; event is one of
-// "pulling", "exists", "downloading", "extracting", "done"; current and total
-// are bytes as transferred, total is 0 when unknown.
+// Progress is told about layers while they are fetched or pushed. It is called
+// from several goroutines. id is the start of the layer's digest, for a push of
+// its diffID; current and total are bytes as transferred, total is 0 when
+// unknown. event is one of "pulling", "exists", "downloading", "extracting",
+// "done", and for a push of "preparing", "present" (the registry has it),
+// "mounted from NAME" (the registry took it from there), "pushing", "pushed".
 type Progress interface {
 	Layer(id, event string, current, total int64)
 }

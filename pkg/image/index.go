@@ -18,12 +18,14 @@ import (
 const (
 	indexVersion = 1
 	maxIndex     = 32 << 20
+	maxPushed    = 8
 )
 
 // record is one line of the index: an image and what points to it.
 type record struct {
 	ID       string    `json:"id"`
 	Manifest string    `json:"manifest,omitempty"`
+	Pushed   []string  `json:"pushed,omitempty"`
 	Names    []string  `json:"names,omitempty"`
 	Digests  []string  `json:"digests,omitempty"`
 	Added    time.Time `json:"added"`
@@ -34,8 +36,8 @@ func (r *record) check() error {
 	if err := checkDigest(r.ID); err != nil {
 		return fmt.Errorf("id: %w", err)
 	}
-	if r.Manifest != "" {
-		if err := checkDigest(r.Manifest); err != nil {
+	for _, d := range r.manifests() {
+		if err := checkDigest(d); err != nil {
 			return fmt.Errorf("manifest: %w", err)
 		}
 	}
@@ -49,6 +51,14 @@ func (r *record) check() error {
 		}
 	}
 	return nil
+}
+
+// manifests are the digests of the manifests that are kept, the pulled one first.
+func (r *record) manifests() []string {
+	if r.Manifest == "" {
+		return r.Pushed
+	}
+	return append([]string{r.Manifest}, r.Pushed...)
 }
 
 // label is how errors name the image.

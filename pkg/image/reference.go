@@ -166,3 +166,29 @@ func Normalize(ref string) (string, error) {
 	}
 	return t.String(), nil
 }
+
+// FullName gives a name of a registry with everything that docker's short form
+// leaves out: "docker.io/library/nginx:latest".
+func FullName(ref string) (string, error) {
+	t, err := parseTarget(ref)
+	if err != nil {
+		return "", err
+	}
+	if t.kind != fromRegistry {
+		return "", fmt.Errorf("%w: %q is no name in a registry", ErrReference, clip(ref))
+	}
+	return t.named.String(), nil
+}
+
+// Repository is FullName without the tag or digest.
+func Repository(ref string) (string, error) {
+	full, err := FullName(ref)
+	if err != nil {
+		return "", err
+	}
+	named, err := reference.ParseNormalizedNamed(full)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrReference, err)
+	}
+	return named.Name(), nil
+}

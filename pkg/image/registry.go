@@ -18,7 +18,7 @@ import (
 
 const userAgent = "micropod"
 
-// repository is one repository of a registry, for the time of one pull.
+// repository is one repository of a registry, for the time of one pull or push.
 type repository struct {
 	s      *Store
 	t      target
@@ -31,8 +31,28 @@ type repository struct {
 	authErr error
 }
 
+// openPull opens a repository to read from it.
+func (s *Store) openPull(ctx context.Context, t target) (*repository, error) {
+	return s.openRepository(ctx, t, func(repo name.Repository) []string {
+		return []string{repo.Scope(transport.PullScope)}
+	})
+}
+
+// openPush opens a repository to write to it, and to take blobs from others of
+// the same registry.
+func (s *Store) openPush(ctx context.Context, t target, mounts []string) (*repository, error) {
+	return s.openRepository(ctx, t, func(repo name.Repository) []string {
+		scopes := []string{repo.Scope(transport.PushScope)}
+		for _, m := range mounts {
+			scopes = append(scopes, repo.Registry.Repo(m).Scope(transport.PullScope))
+		}
+		return scopes
+	})
+}
+
 // openRepository finds credentials and learns how the registry wants them.
-func (s *Store) openRepository(ctx context.Context, t target) (*repository, error) {
+// scopes are what a token must be good for.
+func (s *Store) openRepository(ctx context.Context, t target, scopes func(name.Repository) []string) (*repository, error) {
 	domain := reference.Domain(t.named)
 	insecure := isLoopback(domain) || s.o.Insecure(domain)
 	var opts []name.Option
@@ -55,7 +75,7 @@ func (s *Store) openRepository(ctx context.Context, t target) (*repository, erro
 	r.guard = newGuard(s.o.Transport, r.host, insecure)
 	err = s.retry(ctx, func(ctx context.Context) error {
 		rt, err := transport.NewWithContext(ctx, repo.Registry, auth.a,
-			transport.NewUserAgent(r.guard, userAgent), []string{repo.Scope("pull")})
+			transport.NewUserAgent(r.guard, userAgent), scopes(repo))
 		if err != nil {
 			return err
 		}
@@ -173,7 +193,7 @@ func (r *repository) explain(err error) error {
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: %w", ErrNotFound, e)
 	case http.StatusUnauthorized, http.StatusForbidden:
-		hint := "the repository does not exist, or needs `docker login"
+		hint := "the repository does not exist, or needs `micropod login"
 		if domain := reference.Domain(r.t.named); domain != "docker.io" {
 			hint += " " + domain
 		}

@@ -217,7 +217,10 @@ func (s *Store) free(ctx context.Context, x *index) (freed int64, err error) {
 		if err != nil {
 			return 0, fmt.Errorf("collect garbage: image %s: %w", r.label(), err)
 		}
-		keep[r.ID], keep[r.Manifest] = true, true
+		keep[r.ID] = true
+		for _, d := range r.manifests() {
+			keep[d] = true
+		}
 		for _, d := range diffIDs {
 			keep[d] = true
 		}

@@ -95,7 +95,18 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !(g.insecure && r.URL.Scheme == "http") {
 		return nil, fmt.Errorf("%s: %w", r.URL.Host, errPlainHTTP)
 	}
-	return g.base.RoundTrip(r)
+	if r.GetBody == nil {
+		return g.base.RoundTrip(r)
+	}
+	// The auth transport sends a request again with a new token; its body has
+	// been read by then.
+	body, err := r.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	fresh := *r
+	fresh.Body = body
+	return g.base.RoundTrip(&fresh)
 }
 
 func (g *guard) close() { g.base.CloseIdleConnections() }

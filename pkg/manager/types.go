@@ -211,9 +211,11 @@ type Info struct {
 	OSType, Architecture         string
 }
 
-// Progress is told about layers while an image is pulled or loaded. It is
-// called from several goroutines.
+// Progress is told about layers while an image is pulled, loaded or pushed. It
+// is called from several goroutines.
 type Progress interface {
-	// Layer reports one step: "pulling", "exists", "downloading", "extracting", "done".
+	// Layer reports one step: "pulling", "exists", "downloading", "extracting",
+	// "done"; of a push "preparing", "present", "mounted from NAME", "pushing",
+	// "pushed".
 	Layer(id, event string, current, total int64)
 }
