@@ -31,10 +31,12 @@ func TestImageScripts(t *testing.T) {
 		}
 		t.Skip("MICROPOD_TEST_IMAGES does not name an OCI layout (make test does)")
 	}
+	commands := scriptCommands()
+	commands["expect"] = expect
 	registry, private := startRegistry(t, images), privateRegistry(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/image",
-		Cmds:               scriptCommands(),
+		Cmds:               commands,
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("MICROPOD_ROOT", filepath.Join(env.WorkDir, "root"))

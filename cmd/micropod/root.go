@@ -73,7 +73,8 @@ func verbs(a *app) []*cobra.Command {
 		newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),
 		newKillCommand(a), newRemoveCommand(a), newWaitCommand(a), newLogsCommand(a), newInspectCommand(a, ""),
 		newListCommand(a), newPullCommand(a), newImagesCommand(a), newRemoveImageCommand(a), newLoadCommand(a),
-		newSaveCommand(a), newTagCommand(a), newHistoryCommand(a), newPushCommand(a), newVersionCommand(a), newInfoCommand(a), newDoctorCommand(a), newCompletionCommand(),
+		newSaveCommand(a), newTagCommand(a), newHistoryCommand(a), newPushCommand(a),
+		newLoginCommand(a), newLogoutCommand(a), newVersionCommand(a), newInfoCommand(a), newDoctorCommand(a), newCompletionCommand(),
 		newSuperviseCommand(a),
 	}
 }

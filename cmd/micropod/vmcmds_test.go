@@ -57,7 +57,7 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 // environOf is what the programs of a script see that matters to them.
 func environOf(ts *testscript.TestScript) []string {
 	env := os.Environ()
-	for _, name := range []string{"PATH", "HOME", "MICROPOD_ROOT", "TERM"} {
+	for _, name := range []string{"PATH", "HOME", "MICROPOD_ROOT", "DOCKER_CONFIG", "TERM"} {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
 	return env

@@ -89,7 +89,7 @@ func (s *Store) openRepository(ctx context.Context, t target, scopes func(name.R
 	return r, nil
 }
 
-type credentials struct {
+type loginCredentials struct {
 	a   authn.Authenticator
 	err error
 }
@@ -98,20 +98,20 @@ type credentials struct {
 // a person: a cancelled pull does not wait with it. A helper that is missing or
 // broken means going on without credentials, never with those of another
 // registry.
-func (s *Store) credentials(ctx context.Context, repo name.Repository) (credentials, error) {
-	got := make(chan credentials, 1)
+func (s *Store) credentials(ctx context.Context, repo authn.Resource) (loginCredentials, error) {
+	got := make(chan loginCredentials, 1)
 	go func() {
 		a, err := authn.Resolve(ctx, s.o.Keychain, repo)
 		if err != nil || a == nil {
 			a = authn.Anonymous
 		}
-		got <- credentials{a, err}
+		got <- loginCredentials{a, err}
 	}()
 	select {
 	case c := <-got:
 		return c, nil
 	case <-ctx.Done():
-		return credentials{}, context.Cause(ctx)
+		return loginCredentials{}, context.Cause(ctx)
 	}
 }
 
@@ -187,7 +187,7 @@ func (r *repository) explain(err error) error {
 		if errors.As(err, &nerr) {
 			return fmt.Errorf("%w: %w", ErrReference, err)
 		}
-		return r.unreachable(err)
+		return unreachable(reference.Domain(r.t.named), err)
 	}
 	switch e.status {
 	case http.StatusNotFound:
@@ -207,11 +207,11 @@ func (r *repository) explain(err error) error {
 }
 
 // unreachable says that it is the network, where it is.
-func (r *repository) unreachable(err error) error {
+func unreachable(registry string, err error) error {
 	var op *net.OpError
 	if !errors.As(err, &op) || op.Op != "dial" || errors.Is(err, errAddress) {
 		return err
 	}
 	return fmt.Errorf("cannot reach the registry %s (check the network, and HTTPS_PROXY if there is a proxy): %w",
-		reference.Domain(r.t.named), op.Err)
+		registry, op.Err)
 }

@@ -1,0 +1,173 @@
+package image
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/docker/docker-credential-helpers/client"
+	"github.com/docker/docker-credential-helpers/credentials"
+
+	"github.com/micropod/micropod/pkg/state"
+)
+
+// dockerConfig is docker's config.json. It belongs to docker: only what a login
+// changes is decoded, and everything else is written back as it was.
+type dockerConfig struct {
+	path    string
+	fields  map[string]json.RawMessage
+	auths   map[string]json.RawMessage
+	helpers map[string]string // by registry
+	store   string            // for all other registries
+}
+
+// dockerConfigPath is where docker's client looks, behind a link, so that the
+// file and not the link is replaced.
+func dockerConfigPath() (string, error) {
+	dir := os.Getenv("DOCKER_CONFIG")
+	if dir == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("find docker's config.json (or set DOCKER_CONFIG): %w", err)
+		}
+		dir = filepath.Join(home, ".docker")
+	}
+	path := filepath.Join(dir, "config.json")
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real, nil
+	}
+	return path, nil
+}
+
+func readDockerConfig() (*dockerConfig, error) {
+	path, err := dockerConfigPath()
+	if err != nil {
+		return nil, err
+	}
+	c := &dockerConfig{path: path, fields: map[string]json.RawMessage{}, auths: map[string]json.RawMessage{}}
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err == nil && len(raw) > 0 {
+		err = c.decode(raw)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return c, nil
+}
+
+func (c *dockerConfig) decode(raw []byte) error {
+	if err := json.Unmarshal(raw, &c.fields); err != nil {
+		return err
+	}
+	for key, into := range map[string]any{"auths": &c.auths, "credHelpers": &c.helpers, "credsStore": &c.store} {
+		if v := c.fields[key]; v != nil {
+			if err := json.Unmarshal(v, into); err != nil {
+				return fmt.Errorf("%s: %w", key, err)
+			}
+		}
+	}
+	if c.fields == nil { // "null"
+		c.fields = map[string]json.RawMessage{}
+	}
+	if c.auths == nil {
+		c.auths = map[string]json.RawMessage{}
+	}
+	return nil
+}
+
+func (c *dockerConfig) write() error {
+	auths, err := json.Marshal(c.auths)
+	if err != nil {
+		return err
+	}
+	c.fields["auths"] = auths
+	raw, err := json.MarshalIndent(c.fields, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
+		return err
+	}
+	return state.WriteFile(c.path, append(raw, '\n'))
+}
+
+// helper is the program that keeps a registry's credentials, nil when the file
+// itself does.
+func (c *dockerConfig) helper(server string) client.ProgramFunc {
+	name, ok := c.helpers[server]
+	if !ok {
+		name = c.store
+	}
+	if name == "" {
+		return nil
+	}
+	return client.NewShellProgramFunc("docker-credential-" + name)
+}
+
+// storeLogin keeps credentials; plain is the path of the file if they are in it
+// as they are.
+func (s *Store) storeLogin(server, user, password string) (plain string, err error) {
+	l, err := s.lock() // two logins must not lose each other's entry
+	if err != nil {
+		return "", err
+	}
+	defer l.Unlock()
+	c, err := readDockerConfig()
+	if err != nil {
+		return "", err
+	}
+	entry := map[string]string{}
+	if helper := c.helper(server); helper != nil {
+		err := client.Store(helper, &credentials.Credentials{ServerURL: server, Username: user, Secret: password})
+		if err != nil {
+			return "", errors.New(printable(err.Error()))
+		}
+	} else {
+		entry["auth"] = base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+		plain = c.path
+	}
+	if c.auths[server], err = json.Marshal(entry); err != nil {
+		return "", err
+	}
+	return plain, c.write()
+}
+
+// eraseLogin forgets credentials under all their spellings. It fails only when
+// a helper that has the first of them fails.
+func (s *Store) eraseLogin(servers []string) error {
+	l, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	c, err := readDockerConfig()
+	if err != nil {
+		return err
+	}
+	changed := false
+	for i, server := range servers {
+		if helper := c.helper(server); helper != nil {
+			// The other spellings are mostly not there, which helpers call an error.
+			err := client.Erase(helper, server)
+			if err != nil && i == 0 && !strings.Contains(err.Error(), "not found in native keychain") {
+				return errors.New(printable(err.Error()))
+			}
+		}
+		if _, ok := c.auths[server]; ok {
+			delete(c.auths, server)
+			changed = true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return c.write()
+}
