@@ -43,6 +43,7 @@ curl            curl
 jq              jq
 shellcheck      shellcheck
 xz-utils        xz
+bzip2           bzip2
 cpio            cpio
 unzip           unzip
 iproute2        ip

@@ -64,7 +64,7 @@ func (a *app) images(ctx context.Context, flags imagesFlags) error {
 	for _, p := range problems {
 		a.warn("%s", p)
 	}
-	images, err = filterImages(images, filters, func(ref string) (*manager.Image, error) { return m.InspectImage(ctx, ref) })
+	images, err = filterImages(images, filters, func(ref string) (*manager.Image, error) { return m.InspectImage(ctx, ref, "") })
 	if err != nil {
 		return err
 	}

@@ -13,14 +13,14 @@ import (
 // newInspectCommand makes `inspect`, and with a kind `container inspect` and
 // `image inspect`.
 func newInspectCommand(a *app, kind string) *cobra.Command {
-	var format string
+	var format, platform string
 	c := newVerb("inspect [OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on containers and images", arguments(1, -1), nil)
 	f := c.Flags()
 	f.StringVarP(&format, "format", "f", "", `Format output: "json" or a Go template`)
 	if kind != "image" {
 		refuse(f, []dockerFlag{{name: "size", shorthand: "s", neutral: "false"}})
 	} else {
-		refuse(f, []dockerFlag{valued("platform", "")})
+		f.StringVar(&platform, "platform", "", "Fail unless the image is for this platform (os[/arch[/variant]])")
 	}
 	asked := &kind
 	if kind == "" {
@@ -31,14 +31,14 @@ func newInspectCommand(a *app, kind string) *cobra.Command {
 	c.RunE = func(c *cobra.Command, args []string) error {
 		switch *asked {
 		case "", "container", "image":
-			return a.inspect(c.Context(), args, *asked, format)
+			return a.inspect(c.Context(), args, *asked, format, platform)
 		}
 		return fmt.Errorf(`unknown type: %q: must be one of "container", "image"`, *asked)
 	}
 	return c
 }
 
-func (a *app) inspect(ctx context.Context, refs []string, kind, format string) error {
+func (a *app) inspect(ctx context.Context, refs []string, kind, format, platform string) error {
 	m, err := a.manager()
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (a *app) inspect(ctx context.Context, refs []string, kind, format string) e
 	objects := []any{}
 	var problems []error
 	for _, ref := range refs {
-		object, err := inspectOne(ctx, m, ref, kind)
+		object, err := inspectOne(ctx, m, ref, kind, platform)
 		if err != nil {
 			problems = append(problems, err)
 			continue
@@ -65,7 +65,7 @@ func (a *app) inspect(ctx context.Context, refs []string, kind, format string) e
 	return nil
 }
 
-func inspectOne(ctx context.Context, m *manager.Manager, ref, kind string) (any, error) {
+func inspectOne(ctx context.Context, m *manager.Manager, ref, kind, platform string) (any, error) {
 	if kind != "image" {
 		c, err := m.Inspect(ctx, ref)
 		if err == nil {
@@ -75,7 +75,7 @@ func inspectOne(ctx context.Context, m *manager.Manager, ref, kind string) (any,
 			return nil, err
 		}
 	}
-	i, err := m.InspectImage(ctx, ref)
+	i, err := m.InspectImage(ctx, ref, platform)
 	if err == nil {
 		return inspectImage(i), nil
 	}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/manager"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -111,18 +112,29 @@ func notNil(m map[string]string) map[string]string {
 }
 
 type imageView struct {
-	ID           string `json:"Id"`
-	RepoTags     []string
-	RepoDigests  []string
-	Created      string
-	Author       string
-	Config       ocispec.ImageConfig
-	Architecture string
-	Variant      string `json:",omitempty"`
-	Os           string
-	Size         int64
-	RootFS       rootFSView
-	History      []ocispec.History `json:",omitempty"`
+	ID            string `json:"Id"`
+	RepoTags      []string
+	RepoDigests   []string
+	Parent        string // docker's builder before 2015; always empty
+	Comment       string
+	Created       string
+	DockerVersion string
+	Author        string
+	Config        image.Settings
+	Architecture  string
+	Variant       string `json:",omitempty"`
+	Os            string
+	OsVersion     string `json:",omitempty"`
+	Size          int64
+	GraphDriver   graphDriverView
+	RootFS        rootFSView
+	Metadata      metadataView
+	History       []ocispec.History `json:",omitempty"`
+}
+
+type graphDriverView struct {
+	Data map[string]string
+	Name string
 }
 
 type rootFSView struct {
@@ -130,12 +142,20 @@ type rootFSView struct {
 	Layers []string
 }
 
+type metadataView struct{ LastTagTime string }
+
 func inspectImage(i *manager.Image) imageView {
 	os, arch, variant := platformParts(i.Platform)
 	v := imageView{
-		ID: i.ID, RepoTags: []string{}, RepoDigests: []string{}, Created: inspectTime(i.Created), Author: i.Config.Author,
-		Config: i.Config.Config, Architecture: arch, Variant: variant, Os: os, Size: i.Size,
+		ID: i.ID, RepoTags: []string{}, RepoDigests: []string{}, Comment: i.Docker.Comment, Created: inspectTime(i.Created),
+		DockerVersion: i.Docker.DockerVersion, Author: i.Config.Author, Config: i.Docker.Config,
+		Architecture: arch, Variant: variant, Os: os, OsVersion: i.Config.OSVersion, Size: i.Size,
+		GraphDriver: graphDriverView{Name: "micropod"}, Metadata: metadataView{LastTagTime: inspectTime(i.Added)},
 		RootFS: rootFSView{Type: "layers", Layers: i.DiffIDs}, History: i.Config.History,
+	}
+	// Docker shows the newest step's comment, where builders of today put theirs.
+	if n := len(v.History); v.Comment == "" && n > 0 {
+		v.Comment = v.History[n-1].Comment
 	}
 	for _, n := range i.Names {
 		v.RepoTags = append(v.RepoTags, familiarName(n))

@@ -62,7 +62,7 @@ func newRootCommand(a *app) *cobra.Command {
 			newInspectCommand(a, "container"), named(newListCommand(a), "ls", "list", "ps")),
 		group("image", "Manage images",
 			newPullCommand(a), newLoadCommand(a), newSaveCommand(a), newInspectCommand(a, "image"),
-			newTagCommand(a), newHistoryCommand(a), newPushCommand(a),
+			newTagCommand(a), newHistoryCommand(a), newPushCommand(a), newImportCommand(a),
 			named(newImagesCommand(a), "ls", "list"), named(newRemoveImageCommand(a), "rm", "remove")),
 	)
 	return root
@@ -74,7 +74,7 @@ func verbs(a *app) []*cobra.Command {
 		newKillCommand(a), newRemoveCommand(a), newWaitCommand(a), newLogsCommand(a), newInspectCommand(a, ""),
 		newListCommand(a), newPullCommand(a), newImagesCommand(a), newRemoveImageCommand(a), newLoadCommand(a),
 		newSaveCommand(a), newTagCommand(a), newHistoryCommand(a), newPushCommand(a),
-		newLoginCommand(a), newLogoutCommand(a), newVersionCommand(a), newInfoCommand(a), newDoctorCommand(a), newCompletionCommand(),
+		newImportCommand(a), newLoginCommand(a), newLogoutCommand(a), newVersionCommand(a), newInfoCommand(a), newDoctorCommand(a), newCompletionCommand(),
 		newSuperviseCommand(a),
 	}
 }

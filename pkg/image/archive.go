@@ -95,7 +95,7 @@ func inPlace(r io.Reader) *os.File {
 // spool copies a stream, uncompressed, into a file without a name, which goes
 // away with its descriptor, however this process ends.
 func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
-	plain, free, err := decompress(bufio.NewReaderSize(&ctxReader{ctx: ctx, r: r}, 256<<10))
+	plain, free, err := decompressFile(bufio.NewReaderSize(&ctxReader{ctx: ctx, r: r}, 256<<10))
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package image
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/xi2/xz"
 )
 
 // Limits on layers. The ratio is that of a tar of zeros under gzip, with room
@@ -23,6 +25,8 @@ const (
 	ratioFree     = 1 << 30
 	// maxZstdWindow is what the zstd program accepts without --long.
 	maxZstdWindow = 128 << 20
+	// maxXZDict is what xz -9 uses.
+	maxXZDict = 64 << 20
 )
 
 // layerBlob is one layer as its source has it.
@@ -207,4 +211,24 @@ func decompress(r *bufio.Reader) (plain io.Reader, free func(), err error) {
 // isSkippableFrame knows the zstd frames that pzstd and zstd:chunked put first.
 func isSkippableFrame(head []byte) bool {
 	return len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18})
+}
+
+// decompressFile is decompress for files of people, which come in two more
+// formats than layers do.
+func decompressFile(r *bufio.Reader) (plain io.Reader, free func(), err error) {
+	head, err := r.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte("BZh")):
+		return bzip2.NewReader(r), func() {}, nil
+	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
+		z, err := xz.NewReader(r, maxXZDict)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: decompress: %w", ErrInvalid, err)
+		}
+		return z, func() {}, nil
+	}
+	return decompress(r)
 }

@@ -60,6 +60,15 @@ func parseTarget(s string) (target, error) {
 	return target{named: named}, nil
 }
 
+// parseTag parses a name that can be given to an image.
+func parseTag(s string) (target, error) {
+	t, err := parseTarget(s)
+	if err == nil && (t.kind != fromRegistry || t.digest() != "") {
+		err = fmt.Errorf("%w: %q is not name[:tag]", ErrReference, clip(s))
+	}
+	return t, err
+}
+
 func isSourceKind(s string) bool {
 	switch sourceKind(s) {
 	case fromLayout, fromOCIArchive, fromDockerArchive, fromDaemon:

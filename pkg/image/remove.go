@@ -157,12 +157,9 @@ func (r *record) drop(name string) (untagged []string) {
 // Tag gives the image src one more name, dst, taking it from the image that
 // had it.
 func (s *Store) Tag(src, dst string) error {
-	t, err := parseTarget(dst)
+	t, err := parseTag(dst)
 	if err != nil {
 		return fmt.Errorf("tag image %s: %w", src, err)
-	}
-	if t.kind != fromRegistry || t.digest() != "" {
-		return fmt.Errorf("tag image %s: %w: %q is not name[:tag]", src, ErrReference, clip(dst))
 	}
 	err = s.update(func(x *index) error {
 		r, err := x.find(src)

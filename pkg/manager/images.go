@@ -53,11 +53,12 @@ func (m *Manager) Images(context.Context) ([]Image, []error, error) {
 	return all, problems, nil
 }
 
-// InspectImage returns one image by name, id or unique prefix of its id.
-func (m *Manager) InspectImage(_ context.Context, ref string) (*Image, error) {
-	img, err := m.images.Get(ref)
+// InspectImage returns one image by name, id or unique prefix of its id. An
+// image that is not for platform is an error; "" takes any.
+func (m *Manager) InspectImage(_ context.Context, ref, platform string) (*Image, error) {
+	img, err := m.fittingImage(ref, platform)
 	if err != nil {
-		return nil, imageError(err)
+		return nil, err
 	}
 	return newImage(img), nil
 }
@@ -65,8 +66,18 @@ func (m *Manager) InspectImage(_ context.Context, ref string) (*Image, error) {
 func newImage(i *image.Image) *Image {
 	return &Image{
 		ID: i.ID, Names: i.Names, Digests: i.Digests, Created: i.Created, Size: i.Size,
-		Platform: i.Platform, Config: i.Config, DiffIDs: i.DiffIDs,
+		Platform: i.Platform, Config: i.Config, Docker: dockerFields(i), DiffIDs: i.DiffIDs, Added: i.Added,
 	}
+}
+
+// dockerFields leaves docker's fields empty when they make no sense: nobody has
+// checked them, and the image can be used all the same.
+func dockerFields(i *image.Image) image.DockerImage {
+	d, err := i.Docker()
+	if err != nil {
+		return image.DockerImage{Image: i.Config, Config: image.Settings{ImageConfig: i.Config.Config}}
+	}
+	return *d
 }
 
 // RemoveImage removes a name, and the image with its layers when it was the

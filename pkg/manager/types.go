@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/micropod/micropod/pkg/image"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -184,7 +185,11 @@ type Image struct {
 	Size     int64
 	Platform string
 	Config   ocispec.Image
-	DiffIDs  []string
+	// Docker is Config with the fields that only docker has.
+	Docker  image.DockerImage
+	DiffIDs []string
+	// Added is when the image was first stored here.
+	Added time.Time
 }
 
 // Check is one line of doctor.

@@ -1,0 +1,27 @@
+package manager
+
+import (
+	"context"
+	"io"
+
+	"github.com/micropod/micropod/pkg/image"
+)
+
+// ImportOptions describe the image that Import makes of a root file system.
+type ImportOptions = image.ImportOptions
+
+// Import makes an image out of a root file system in a tar file, and returns its
+// ID.
+func (m *Manager) Import(ctx context.Context, r io.Reader, o ImportOptions) (string, error) {
+	img, err := m.images.Import(ctx, r, o)
+	if err != nil {
+		return "", imageError(err)
+	}
+	return img.ID, nil
+}
+
+// Fetch reads a file from a web server, for Import.
+func (m *Manager) Fetch(ctx context.Context, url string) (io.ReadCloser, error) {
+	r, err := m.images.Fetch(ctx, url)
+	return r, imageError(err)
+}
