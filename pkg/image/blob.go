@@ -30,6 +30,8 @@ type blobReader struct {
 	tries attempts
 	mark  int64 // off when the retries were last given back
 	whole bool  // the server refuses ranges
+	// after is the place to go on at when r fails for good; it may be nil.
+	after func(r *repository) *repository
 
 	body   io.ReadCloser
 	cancel context.CancelCauseFunc
@@ -57,10 +59,26 @@ func (b *blobReader) Read(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
-		if err := b.tries.again(b.ctx, err); err != nil {
+		if err := b.again(err); err != nil {
 			return 0, fmt.Errorf("download broke off after %d of %d bytes: %w", b.off, b.d.Size, err)
 		}
 	}
+}
+
+// again prepares another try, here or at the next place, or says why there is
+// none.
+func (b *blobReader) again(err error) error {
+	err = b.tries.again(b.ctx, err)
+	if err == nil || b.after == nil || b.ctx.Err() != nil {
+		return err
+	}
+	next := b.after(b.r)
+	if next == nil {
+		return err
+	}
+	b.r.s.o.Log.Debug("go on at the next host", "host", next.host, "at", b.off, "cause", err)
+	b.r, b.tries, b.whole, b.mark = next, attempts{o: &next.s.o}, false, b.off
+	return nil
 }
 
 // readSome reads from the connection at hand and drops it when it fails.
@@ -115,7 +133,7 @@ func (b *blobReader) connect() error {
 		}
 		err = b.why(err)
 		b.drop()
-		if err := b.tries.again(b.ctx, err); err != nil {
+		if err := b.again(err); err != nil {
 			return b.r.explain(err)
 		}
 	}

@@ -31,22 +31,37 @@ func LoginServer(server string) string {
 	return host
 }
 
-// loginRegistry is where a registry's credentials are tried.
-func (s *Store) loginRegistry(server string) (name.Registry, bool, error) {
+// loginRegistry is the registry whose credentials these are.
+func loginRegistry(server string) (name.Registry, error) {
 	host := LoginServer(server)
 	if host == dockerHub {
 		host = name.DefaultRegistry
 	}
-	insecure := isLoopback(host) || s.o.Insecure(host)
-	var opts []name.Option
-	if insecure {
-		opts = append(opts, name.Insecure)
-	}
-	reg, err := name.NewRegistry(host, opts...)
+	reg, err := name.NewRegistry(host)
 	if err != nil {
-		return reg, false, fmt.Errorf("%w: registry %q: %w", ErrReference, clip(server), err)
+		return reg, fmt.Errorf("%w: registry %q: %w", ErrReference, clip(server), err)
 	}
-	return reg, insecure, nil
+	return reg, nil
+}
+
+// loginEndpoint is where they are tried: the registry itself, in the way that is
+// configured for it. A mirror never sees them.
+func (s *Store) loginEndpoint(own name.Registry) (*endpoint, error) {
+	domain := own.RegistryStr()
+	if domain == name.DefaultRegistry {
+		domain = "docker.io"
+	}
+	all, err := s.endpoints(domain, own.RegistryStr())
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if !all[i].mirror {
+			return &all[i], nil
+		}
+	}
+	e := ownEndpoint(own.RegistryStr())
+	return &e, nil
 }
 
 // Login tries a user's password at a registry and, when the registry takes it,
@@ -74,7 +89,7 @@ func (s *Store) Login(ctx context.Context, server, user, password string) (plain
 // the user's name, "" when they are a token; ErrNoCredentials when there are
 // none.
 func (s *Store) StoredLogin(ctx context.Context, server string) (user string, err error) {
-	reg, _, err := s.loginRegistry(server)
+	reg, err := loginRegistry(server)
 	if err != nil {
 		return "", err
 	}
@@ -97,30 +112,47 @@ func (s *Store) StoredLogin(ctx context.Context, server string) (user string, er
 
 // tryLogin asks a registry whether it lets somebody in.
 func (s *Store) tryLogin(ctx context.Context, server string, auth authn.Authenticator) error {
-	reg, insecure, err := s.loginRegistry(server)
+	own, err := loginRegistry(server)
 	if err != nil {
 		return err
 	}
-	g := newGuard(s.o.Transport, reg.RegistryStr(), insecure)
+	e, err := s.loginEndpoint(own)
+	if err != nil {
+		return err
+	}
+	insecure := s.mayBePlain(e, own.RegistryStr())
+	var opts []name.Option
+	if insecure {
+		opts = append(opts, name.Insecure)
+	}
+	reg, err := name.NewRegistry(e.host, opts...)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrReference, err)
+	}
+	g, err := newEndpointGuard(s.o.Transport, e, insecure)
+	if err != nil {
+		return fmt.Errorf("registry configuration: %w", err)
+	}
 	defer g.close()
-	err = s.retry(ctx, func(ctx context.Context) error { return ask(ctx, reg, auth, g) })
+	rt := transport.NewUserAgent(&endpointTransport{e: e, inner: g}, userAgent)
+	err = s.retry(ctx, func(ctx context.Context) error { return ask(ctx, reg, auth, rt) })
 	if e := asStatus(err); e != nil && (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden) {
 		return fmt.Errorf("%w: wrong user name or password: %w", ErrUnauthorized, e)
 	}
 	if err != nil {
-		return unreachable(reg.RegistryStr(), err)
+		return unreachable(own.RegistryStr(), err)
 	}
 	return nil
 }
 
 // ask makes the request that every registry answers, and for which it wants a
 // login when it wants one at all.
-func ask(ctx context.Context, reg name.Registry, auth authn.Authenticator, g *guard) error {
-	rt, err := transport.NewWithContext(ctx, reg, auth, transport.NewUserAgent(g, userAgent), nil)
+func ask(ctx context.Context, reg name.Registry, auth authn.Authenticator, inner http.RoundTripper) error {
+	rt, err := transport.NewWithContext(ctx, reg, auth, inner, nil)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+reg.RegistryStr()+"/v2/", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+reg.RegistryStr()+apiPath+"/", nil)
 	if err != nil {
 		return err
 	}

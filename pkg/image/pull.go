@@ -77,7 +77,7 @@ func (s *Store) pull(ctx context.Context, t target, want wish, p Progress) (*Ima
 }
 
 func (s *Store) pullRegistry(ctx context.Context, t target, want wish, p Progress) (*Image, error) {
-	r, err := s.openPull(ctx, t)
+	r, err := s.openRemote(t)
 	if err != nil {
 		return nil, err
 	}

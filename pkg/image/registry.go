@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -23,6 +23,7 @@ type repository struct {
 	s      *Store
 	t      target
 	host   string // where requests go
+	label  string // what people call it
 	path   string
 	client *http.Client
 	guard  *guard
@@ -31,17 +32,25 @@ type repository struct {
 	authErr error
 }
 
-// openPull opens a repository to read from it.
-func (s *Store) openPull(ctx context.Context, t target) (*repository, error) {
-	return s.openRepository(ctx, t, func(repo name.Repository) []string {
+// openPull opens a repository at one of its hosts to read from it.
+func (s *Store) openPull(ctx context.Context, t target, e *endpoint) (*repository, error) {
+	return s.openRepository(ctx, t, e, func(repo name.Repository) []string {
 		return []string{repo.Scope(transport.PullScope)}
 	})
 }
 
-// openPush opens a repository to write to it, and to take blobs from others of
-// the same registry.
+// openPush opens a repository at the first host that takes pushes, to write to
+// it and to take blobs from others of the same registry.
 func (s *Store) openPush(ctx context.Context, t target, mounts []string) (*repository, error) {
-	return s.openRepository(ctx, t, func(repo name.Repository) []string {
+	m, err := s.openRemote(t)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(m.places, func(p *place) bool { return p.push })
+	if i < 0 {
+		return nil, fmt.Errorf("no host is configured that takes pushes for %s", reference.Domain(t.named))
+	}
+	return s.openRepository(ctx, t, &m.places[i].endpoint, func(repo name.Repository) []string {
 		scopes := []string{repo.Scope(transport.PushScope)}
 		for _, m := range mounts {
 			scopes = append(scopes, repo.Registry.Repo(m).Scope(transport.PullScope))
@@ -52,30 +61,32 @@ func (s *Store) openPush(ctx context.Context, t target, mounts []string) (*repos
 
 // openRepository finds credentials and learns how the registry wants them.
 // scopes are what a token must be good for.
-func (s *Store) openRepository(ctx context.Context, t target, scopes func(name.Repository) []string) (*repository, error) {
+func (s *Store) openRepository(ctx context.Context, t target, e *endpoint, scopes func(name.Repository) []string) (*repository, error) {
 	domain := reference.Domain(t.named)
-	insecure := isLoopback(domain) || s.o.Insecure(domain)
-	var opts []name.Option
-	if insecure {
-		opts = append(opts, name.Insecure)
-	}
-	repo, err := name.NewRepository(t.named.Name(), opts...)
+	insecure := s.mayBePlain(e, domain)
+	repo, err := repositoryAt(t, e, insecure)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrReference, err)
 	}
-	r := &repository{s: s, t: t, host: repo.RegistryStr(), path: repo.RepositoryStr()}
-	auth, err := s.credentials(ctx, repo)
+	r := &repository{s: s, t: t, host: repo.RegistryStr(), path: repo.RepositoryStr(), label: domain}
+	if e.mirror {
+		r.label = e.host
+	}
+	auth, err := s.credentials(ctx, credentialsOf(t, e, repo))
 	if err != nil {
 		return nil, err
 	}
 	if auth.err != nil {
-		s.o.Log.Warn("no credentials, trying without", "registry", domain, "cause", auth.err)
+		s.o.Log.Warn("no credentials, trying without", "registry", r.label, "cause", auth.err)
 		r.authErr = auth.err
 	}
-	r.guard = newGuard(s.o.Transport, r.host, insecure)
+	if r.guard, err = newEndpointGuard(s.o.Transport, e, insecure); err != nil {
+		return nil, fmt.Errorf("registry configuration: %w", err)
+	}
+	adapted := &endpointTransport{e: e, repo: r.path, registry: domain, inner: r.guard}
 	err = s.retry(ctx, func(ctx context.Context) error {
 		rt, err := transport.NewWithContext(ctx, repo.Registry, auth.a,
-			transport.NewUserAgent(r.guard, userAgent), scopes(repo))
+			transport.NewUserAgent(adapted, userAgent), scopes(repo))
 		if err != nil {
 			return err
 		}
@@ -87,6 +98,42 @@ func (s *Store) openRepository(ctx context.Context, t target, scopes func(name.R
 		return nil, r.explain(err)
 	}
 	return r, nil
+}
+
+// mayBePlain reports whether a host may be talked to without TLS: when that is
+// what its configuration says, or the registry is on this machine.
+func (s *Store) mayBePlain(e *endpoint, domain string) bool {
+	return e.scheme == "http" || e.scheme == "" && (isLoopback(domain) || s.o.Insecure(domain))
+}
+
+// repositoryAt is the repository as the host has it: under the same path.
+func repositoryAt(t target, e *endpoint, insecure bool) (name.Repository, error) {
+	var opts []name.Option
+	if insecure {
+		opts = append(opts, name.Insecure)
+	}
+	own, err := name.NewRepository(t.named.Name(), opts...)
+	if err != nil || e.host == own.RegistryStr() {
+		return own, err
+	}
+	host, err := name.NewRegistry(e.host, opts...)
+	if err != nil {
+		return own, err
+	}
+	return host.Repo(own.RepositoryStr()), nil
+}
+
+// credentialsOf is whose credentials a host gets: a mirror its own, never those
+// of the registry that it stands in for.
+func credentialsOf(t target, e *endpoint, repo name.Repository) authn.Resource {
+	if e.mirror {
+		return repo
+	}
+	own, err := name.NewRepository(t.named.Name())
+	if err != nil {
+		return repo
+	}
+	return own
 }
 
 type loginCredentials struct {
@@ -169,9 +216,9 @@ func (r *repository) get(ctx context.Context, id string) (raw []byte, mediaType 
 	return raw, mediaType, nil
 }
 
-// open gives a blob that mends broken connections by itself. The urls of a
+// openBlob gives a blob that mends broken connections by itself. The urls of a
 // descriptor are never followed: they are a way to make us fetch anything.
-func (r *repository) open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+func (r *repository) openBlob(ctx context.Context, d ocispec.Descriptor) (*blobReader, error) {
 	b := &blobReader{ctx: ctx, r: r, d: d, tries: attempts{o: &r.s.o}}
 	if err := b.connect(); err != nil {
 		return nil, err
@@ -187,15 +234,15 @@ func (r *repository) explain(err error) error {
 		if errors.As(err, &nerr) {
 			return fmt.Errorf("%w: %w", ErrReference, err)
 		}
-		return unreachable(reference.Domain(r.t.named), err)
+		return unreachable(r.label, err)
 	}
 	switch e.status {
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: %w", ErrNotFound, e)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		hint := "the repository does not exist, or needs `micropod login"
-		if domain := reference.Domain(r.t.named); domain != "docker.io" {
-			hint += " " + domain
+		if r.label != "docker.io" {
+			hint += " " + r.label
 		}
 		hint += "`"
 		if r.authErr != nil {

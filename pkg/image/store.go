@@ -34,6 +34,9 @@ type Options struct {
 	// Insecure says that the registry at host (with its port, if any) may be
 	// talked to over plain HTTP. Loopback addresses always may, as in docker.
 	Insecure func(host string) bool
+	// HostsDir holds a directory for each registry with a hosts.toml in
+	// containerd's format: mirrors, certificates, headers; "" is none.
+	HostsDir string
 	// Transport is the base of the connections to registries; nil is Go's
 	// default one, which obeys HTTPS_PROXY and its like. It is cloned.
 	Transport *http.Transport

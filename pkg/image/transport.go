@@ -47,6 +47,10 @@ func trimBrackets(s string) string {
 // answers for a registry chooses its token server and its redirects.
 type guard struct {
 	base *http.Transport
+	// own is for requests to the registry's own host, which may be configured
+	// with certificates that are nobody else's business; nil is base.
+	own  *http.Transport
+	host string
 	// inner makes connections; nil is Go's own way.
 	inner func(ctx context.Context, network, addr string) (net.Conn, error)
 	// insecure allows plain HTTP, and loopback addresses for a registry that
@@ -60,7 +64,7 @@ func newGuard(base *http.Transport, host string, insecure bool) *guard {
 	if base == nil {
 		base, _ = http.DefaultTransport.(*http.Transport)
 	}
-	g := &guard{base: base.Clone(), insecure: insecure, local: isLoopback(host)}
+	g := &guard{base: base.Clone(), host: host, insecure: insecure, local: isLoopback(host)}
 	g.base.DisableCompression = true // bytes are hashed as they were stored
 	g.base.MaxResponseHeaderBytes = 256 << 10
 	g.base.TLSHandshakeTimeout = 15 * time.Second
@@ -83,6 +87,28 @@ func newGuard(base *http.Transport, host string, insecure bool) *guard {
 	return g
 }
 
+// newEndpointGuard is newGuard with what is configured for the host.
+func newEndpointGuard(base *http.Transport, e *endpoint, insecure bool) (*guard, error) {
+	g := newGuard(base, e.host, insecure)
+	config, err := e.tls.config(g.base.TLSClientConfig)
+	if err != nil {
+		return nil, err
+	}
+	if config == g.base.TLSClientConfig && e.dialTimeout == 0 {
+		return g, nil
+	}
+	g.own = g.base.Clone()
+	g.own.TLSClientConfig = config
+	if e.dialTimeout > 0 {
+		g.own.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, e.dialTimeout)
+			defer cancel()
+			return g.dial(ctx, network, addr)
+		}
+	}
+	return g, nil
+}
+
 func (g *guard) allow(host, port string) {
 	if _, _, err := net.SplitHostPort(host); err != nil {
 		host = net.JoinHostPort(trimBrackets(host), port)
@@ -95,8 +121,12 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !(g.insecure && r.URL.Scheme == "http") {
 		return nil, fmt.Errorf("%s: %w", r.URL.Host, errPlainHTTP)
 	}
+	via := g.base
+	if g.own != nil && r.URL.Host == g.host {
+		via = g.own
+	}
 	if r.GetBody == nil {
-		return g.base.RoundTrip(r)
+		return via.RoundTrip(r)
 	}
 	// The auth transport sends a request again with a new token; its body has
 	// been read by then.
@@ -106,10 +136,15 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	fresh := *r
 	fresh.Body = body
-	return g.base.RoundTrip(&fresh)
+	return via.RoundTrip(&fresh)
 }
 
-func (g *guard) close() { g.base.CloseIdleConnections() }
+func (g *guard) close() {
+	g.base.CloseIdleConnections()
+	if g.own != nil {
+		g.own.CloseIdleConnections()
+	}
+}
 
 // dial refuses by resolved address, so that no name can hide one.
 func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -22,6 +22,7 @@ const (
 	dirImages  = "images"
 	dirRootfs  = "rootfs"
 	dirKernels = "kernels"
+	dirHosts   = "certs.d"
 	fileKernel = "vmlinux"
 )
 
@@ -81,7 +82,7 @@ func Open(root string, o Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{o: o, log: o.Log, state: st, disks: disks}
-	o.Images.Log = o.Log
+	o.Images.Log, o.Images.HostsDir = o.Log, filepath.Join(root, dirHosts)
 	if m.images, err = image.Open(filepath.Join(root, dirImages), layers{m}, o.Images); err != nil {
 		return nil, err
 	}
