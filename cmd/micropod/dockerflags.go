@@ -42,7 +42,7 @@ func unsupportedCreateFlags() []dockerFlag {
 func unsupportedVerbs() []string {
 	return []string{
 		"attach", "build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events", "exec",
-		"export", "manifest", "network", "node", "pause", "plugin", "port",
+		"export", "network", "node", "pause", "plugin", "port",
 		"prune", "rename", "search", "secret", "service", "stack", "stats", "swarm", "system", "top", "trust",
 		"unpause", "update", "volume",
 	}

@@ -1,6 +1,12 @@
 package main
 
 import (
+	"encoding/pem"
+	"io"
+	"log"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -21,6 +27,22 @@ func privateRegistry(t *testing.T) string {
 	return serveRegistry(t, "auth: {htpasswd: {realm: test, path: "+file+"}}\n")
 }
 
+// tlsRegistry puts TLS before a registry; cert is the file of its authority.
+func tlsRegistry(t *testing.T, registry string) (address, cert string) {
+	t.Helper()
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: registry})
+	srv := httptest.NewUnstartedServer(proxy)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are the test
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	cert = filepath.Join(t.TempDir(), "ca.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	if err := os.WriteFile(cert, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return srv.Listener.Addr().String(), cert
+}
+
 // TestImageScripts runs the scripts that need a registry and no VM, against
 // Debian's docker-registry with the test images in it (MICROPOD_TEST_IMAGES).
 func TestImageScripts(t *testing.T) {
@@ -34,6 +56,7 @@ func TestImageScripts(t *testing.T) {
 	commands := scriptCommands()
 	commands["expect"] = expect
 	registry, private := startRegistry(t, images), privateRegistry(t)
+	overTLS, cert := tlsRegistry(t, registry)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/image",
 		Cmds:               commands,
@@ -44,6 +67,8 @@ func TestImageScripts(t *testing.T) {
 			env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, "docker"))
 			env.Setenv("REGISTRY", registry)
 			env.Setenv("PRIVATE", private)
+			env.Setenv("TLSREGISTRY", overTLS)
+			env.Setenv("TLSCERT", cert)
 			env.Setenv("IMAGES", images)
 			env.Setenv("BUSYBOX", registry+"/busybox:latest")
 			env.Setenv("ESC", "\x1b")

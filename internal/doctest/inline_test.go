@@ -75,7 +75,7 @@ func TestInlineCommands(t *testing.T) {
 			switch first := words[0]; {
 			case first == "micropod" && len(words) > 1 && words[1][0] != '.':
 				verb := words[1:2]
-				if verb[0] == "image" || verb[0] == "container" {
+				if verb[0] == "image" || verb[0] == "container" || verb[0] == "manifest" {
 					verb = words[1:3]
 				}
 				checkFlags(t, page, span, words, help(verb...))

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -57,6 +59,9 @@ type guard struct {
 	// is on this machine itself.
 	insecure, local bool
 	allowed         sync.Map // "host:port" of the registry and of proxies
+	// untrusted is why the host's certificate was refused: plain HTTP is no way
+	// around that.
+	untrusted atomic.Pointer[tls.CertificateVerificationError]
 }
 
 // newGuard makes the transport for one registry. The caller closes it.
@@ -121,6 +126,20 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !(g.insecure && r.URL.Scheme == "http") {
 		return nil, fmt.Errorf("%s: %w", r.URL.Host, errPlainHTTP)
 	}
+	if r.URL.Host == g.host && r.URL.Scheme == "http" {
+		if err := g.untrusted.Load(); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := g.send(r)
+	var untrusted *tls.CertificateVerificationError
+	if r.URL.Host == g.host && errors.As(err, &untrusted) {
+		g.untrusted.Store(untrusted)
+	}
+	return resp, err
+}
+
+func (g *guard) send(r *http.Request) (*http.Response, error) {
 	via := g.base
 	if g.own != nil && r.URL.Host == g.host {
 		via = g.own

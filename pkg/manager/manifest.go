@@ -1,0 +1,13 @@
+package manager
+
+import (
+	"context"
+
+	"github.com/micropod/micropod/pkg/image"
+)
+
+// RemoteManifests reads what a name means in its registry, see pkg/image.
+func (m *Manager) RemoteManifests(ctx context.Context, ref string, o image.RemoteOptions) ([]image.RemoteManifest, error) {
+	all, err := m.images.RemoteManifests(ctx, ref, o)
+	return all, imageError(err)
+}
