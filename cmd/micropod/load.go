@@ -11,18 +11,18 @@ import (
 )
 
 func newLoadCommand(a *app) *cobra.Command {
-	var input string
+	var input, platform string
 	var quiet bool
 	c := newVerb("load [OPTIONS]", "Load images from a tar archive or STDIN (docker or OCI format)", arguments(0, 0), nil)
 	f := c.Flags()
 	f.StringVarP(&input, "input", "i", "", "Read from tar archive file, instead of STDIN")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
-	refuse(f, []dockerFlag{valued("platform", "")})
-	c.RunE = func(c *cobra.Command, _ []string) error { return a.load(c.Context(), input, quiet) }
+	f.StringVar(&platform, "platform", "", "Load only this platform of each image (os[/arch[/variant]])")
+	c.RunE = func(c *cobra.Command, _ []string) error { return a.load(c.Context(), input, platform, quiet) }
 	return c
 }
 
-func (a *app) load(ctx context.Context, input string, quiet bool) error {
+func (a *app) load(ctx context.Context, input, platform string, quiet bool) error {
 	var archive io.Reader = a.in
 	switch {
 	case input != "":
@@ -40,7 +40,7 @@ func (a *app) load(ctx context.Context, input string, quiet bool) error {
 		return err
 	}
 	p := newProgress(a.out, quiet)
-	images, err := m.Load(ctx, archive, p)
+	images, err := m.Load(ctx, archive, platform, p)
 	p.finish()
 	if err != nil {
 		return err

@@ -12,24 +12,24 @@ import (
 )
 
 func newSaveCommand(a *app) *cobra.Command {
-	var output, format string
+	var output, format, platform string
 	c := newVerb("save [OPTIONS] IMAGE [IMAGE...]", "Save one or more images to a tar archive (streamed to STDOUT by default)", arguments(1, -1), nil)
 	f := c.Flags()
 	f.StringVar(&format, "format", "docker", "Format of the archive (docker, oci)")
 	f.StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
-	refuse(f, []dockerFlag{valued("platform", "")})
+	f.StringVar(&platform, "platform", "", "Fail unless the images are for this platform (os[/arch[/variant]])")
 	c.ValidArgsFunction = a.completeImages(-1)
 	registerValues(c, "format", "docker", "oci")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if format != "docker" && format != "oci" {
 			return usage(c, fmt.Errorf("invalid --format %q: must be docker or oci", format))
 		}
-		return a.save(c.Context(), output, args, format)
+		return a.save(c.Context(), output, args, format, platform)
 	}
 	return c
 }
 
-func (a *app) save(ctx context.Context, output string, refs []string, format string) error {
+func (a *app) save(ctx context.Context, output string, refs []string, format, platform string) error {
 	if output == "" && isTerminal(a.out) {
 		return errors.New("cowardly refusing to save to a terminal. Use the -o flag or redirect")
 	}
@@ -38,9 +38,9 @@ func (a *app) save(ctx context.Context, output string, refs []string, format str
 		return err
 	}
 	if output == "" {
-		return m.Save(ctx, a.out, refs, format)
+		return m.Save(ctx, a.out, refs, format, platform)
 	}
-	return writeFile(output, func(w io.Writer) error { return m.Save(ctx, w, refs, format) })
+	return writeFile(output, func(w io.Writer) error { return m.Save(ctx, w, refs, format, platform) })
 }
 
 // writeFile fills path, whole or not at all. What exists and is no regular file,

@@ -25,8 +25,10 @@ const (
 // an OCI layout with docker's manifest.json beside it, as current docker writes
 // it, or a plain OCI layout. Layers are uncompressed, with their exact bytes;
 // the same images give the same archive. A ref that is a name is in the archive
-// as a tag, an id is not. After an error w holds a part of an archive.
-func (s *Store) Save(ctx context.Context, w io.Writer, refs []string, format string) error {
+// as a tag, an id is not; a name without a tag stands for all tags of it that are
+// here. An image that is not for platform is an error; "" takes any. After an
+// error w holds a part of an archive.
+func (s *Store) Save(ctx context.Context, w io.Writer, refs []string, format, platform string) error {
 	if format == "" {
 		format = FormatDocker
 	}
@@ -35,6 +37,9 @@ func (s *Store) Save(ctx context.Context, w io.Writer, refs []string, format str
 	}
 	images, release, err := s.collect(refs)
 	defer release()
+	if err == nil {
+		err = allFit(images, platform)
+	}
 	if err != nil {
 		return fmt.Errorf("save: %w", err)
 	}
@@ -51,6 +56,58 @@ type savedRef struct {
 	tags []reference.NamedTagged
 }
 
+func allFit(images []*savedRef, platform string) error {
+	if platform == "" {
+		return nil
+	}
+	for _, r := range images {
+		fits, err := r.img.Fits(platform)
+		if err != nil {
+			return err
+		}
+		if !fits {
+			return fmt.Errorf("%w: image %s is for %s, not for %s", ErrPlatform, shortID(r.img.ID), r.img.Platform, clip(platform))
+		}
+	}
+	return nil
+}
+
+// withTags puts all tags that are here in the place of a name without one.
+func (s *Store) withTags(refs []string) ([]string, error) {
+	x, err := s.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, ref := range refs {
+		tags := x.tags(ref)
+		if len(tags) == 0 {
+			tags = []string{ref}
+		}
+		all = append(all, tags...)
+	}
+	return all, nil
+}
+
+// tags are the names that images have in a repository, sorted; none if ref is
+// more than a repository.
+func (x *index) tags(ref string) []string {
+	repo, err := reference.ParseNormalizedNamed(ref)
+	if err != nil || !reference.IsNameOnly(repo) {
+		return nil
+	}
+	var tags []string
+	for _, r := range x.records {
+		for _, n := range r.Names {
+			if t, err := parseTarget(n); err == nil && t.kind == fromRegistry && t.named.Name() == repo.Name() {
+				tags = append(tags, n)
+			}
+		}
+	}
+	slices.Sort(tags)
+	return tags
+}
+
 // collect finds and holds the images, each one once. release is never nil.
 func (s *Store) collect(refs []string) (images []*savedRef, release func(), err error) {
 	var held []func()
@@ -61,6 +118,9 @@ func (s *Store) collect(refs []string) (images []*savedRef, release func(), err 
 	}
 	if len(refs) == 0 {
 		return nil, release, fmt.Errorf("%w: no image named", ErrReference)
+	}
+	if refs, err = s.withTags(refs); err != nil {
+		return nil, release, err
 	}
 	for _, ref := range refs {
 		img, free, err := s.Hold(ref)

@@ -33,7 +33,7 @@ func storeWith(t testing.TB, images map[string]*testImage) (*Store, *diskLayers)
 func save(t testing.TB, s *Store, format string, refs ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := s.Save(t.Context(), &b, refs, format); err != nil {
+	if err := s.Save(t.Context(), &b, refs, format, ""); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -183,21 +183,21 @@ func TestSaveFails(t *testing.T) {
 		"no refs": {nil, "", ErrReference}, "unknown": {[]string{"app:v1", "nope"}, "", ErrNotFound}, "format": {[]string{"app:v1"}, "zip", nil},
 	} {
 		var b bytes.Buffer
-		err := s.Save(t.Context(), &b, tc.refs, tc.format)
+		err := s.Save(t.Context(), &b, tc.refs, tc.format, "")
 		t.Run(name, func(t *testing.T) { wantErr(t, err, tc.is, "save: ") })
 		if b.Len() != 0 {
 			t.Errorf("%s: %d bytes were written", name, b.Len())
 		}
 	}
 	full := errors.New("disk full")
-	wantErr(t, s.Save(t.Context(), failingWriter{full}, []string{"app:v1"}, ""), full)
+	wantErr(t, s.Save(t.Context(), failingWriter{full}, []string{"app:v1"}, "", ""), full)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantErr(t, s.Save(ctx, io.Discard, []string{"app:v1"}, ""), context.Canceled)
+	wantErr(t, s.Save(ctx, io.Discard, []string{"app:v1"}, "", ""), context.Canceled)
 	if err := os.Remove(layers.path(diffIDs(img)[0])); err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, s.Save(t.Context(), io.Discard, []string{"app:v1"}, ""), ErrDamaged, "pull or load the image again")
+	wantErr(t, s.Save(t.Context(), io.Discard, []string{"app:v1"}, "", ""), ErrDamaged, "pull or load the image again")
 }
 
 type failingWriter struct{ err error }
@@ -234,5 +234,28 @@ func TestSavedNames(t *testing.T) {
 	}
 	if len(x.Manifests) != 2 || x.Manifests[0].Annotations[annotationName] != "docker.io/library/nginx:1" || x.Manifests[1].Annotations[annotationRef] != "b" {
 		t.Errorf("index.json: %s", docs[ocispec.ImageIndexFile])
+	}
+}
+
+// TestSaveRepository: a name without a tag is all its tags, as in docker.
+func TestSaveRepository(t *testing.T) {
+	one, two := simple(t, 1), simple(t, 2)
+	s, _ := storeWith(t, map[string]*testImage{"app:v1 app:v2": one, "app:v3 other:x": two})
+	back, _ := newStore(t, fast())
+	images, err := back.Load(t.Context(), bytes.NewReader(save(t, s, "", "app")), LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, img := range images {
+		names = append(names, img.Names...)
+	}
+	if !slices.Equal(names, []string{"app:v1", "app:v2", "app:v3"}) {
+		t.Errorf("came back: %q", names)
+	}
+	err = s.Save(t.Context(), io.Discard, []string{"app"}, "", "linux/arm64")
+	wantErr(t, err, ErrPlatform, "is for linux/amd64, not for linux/arm64")
+	if err := s.Save(t.Context(), io.Discard, []string{"app"}, "", "linux/amd64"); err != nil {
+		t.Error(err)
 	}
 }

@@ -135,9 +135,10 @@ func (m *Manager) configs(yield func(state.VM, *state.Config) bool) {
 	}
 }
 
-// Load adds the images of a docker or OCI archive.
-func (m *Manager) Load(ctx context.Context, r io.Reader, p Progress) ([]Image, error) {
-	list, err := m.images.Load(ctx, r, image.LoadOptions{Progress: p})
+// Load adds the images of a docker or OCI archive; platform chooses where there
+// are several.
+func (m *Manager) Load(ctx context.Context, r io.Reader, platform string, p Progress) ([]Image, error) {
+	list, err := m.images.Load(ctx, r, image.LoadOptions{Platform: platform, Progress: p})
 	if err != nil {
 		return nil, imageError(err)
 	}
@@ -148,9 +149,10 @@ func (m *Manager) Load(ctx context.Context, r io.Reader, p Progress) ([]Image, e
 	return all, nil
 }
 
-// Save writes images as one archive, format "docker" or "oci".
-func (m *Manager) Save(ctx context.Context, w io.Writer, refs []string, format string) error {
-	return imageError(m.images.Save(ctx, w, refs, format))
+// Save writes images as one archive, format "docker" or "oci". An image that is
+// not for platform is an error; "" takes any.
+func (m *Manager) Save(ctx context.Context, w io.Writer, refs []string, format, platform string) error {
+	return imageError(m.images.Save(ctx, w, refs, format, platform))
 }
 
 // layers is the store of layers that pkg/image asks for.
