@@ -157,12 +157,21 @@ func TestImages(t *testing.T) {
 	for filters, want := range map[string]string{
 		"": "es", "dangling=true": "e", "dangling=false": "s", "label=k": "s", "label=k=v": "s", "label=k=x": "", "label=x": "",
 		"reference=busybox": "s", "reference=nginx": "", "before=new": "s", "since=old": "e", "reference=a*|dangling=false": "", "reference=*/a": "s",
+		"label!=k": "e", "label!=x": "es", "until=24h": "s", "until=30m": "es", "until=72h": "", "before=new|until=72h": "",
 	} {
 		parsed := map[string][]string{}
 		for f := range strings.SplitSeq(filters, "|") {
-			if k, v, ok := strings.Cut(f, "="); ok {
+			k, v, ok := strings.Cut(f, "=")
+			if ok {
 				parsed[k] = append(parsed[k], v)
 			}
+		}
+		if parsed["until"] != nil { // times before a moment are before now
+			at, err := parseTime(parsed["until"][0], testNow)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed["until"] = []string{at.Format(time.RFC3339)}
 		}
 		got, err := filterImages([]manager.Image{old, dangling}, parsed, get)
 		if err != nil {
@@ -178,6 +187,19 @@ func TestImages(t *testing.T) {
 	}
 	if _, err := filterImages(nil, map[string][]string{"before": {"nope"}}, get); err == nil {
 		t.Error("before an unknown image was accepted")
+	}
+	for _, bad := range []string{"x", "1h|2h"} {
+		if _, err := filterImages(nil, map[string][]string{"until": strings.Split(bad, "|")}, get); err == nil {
+			t.Errorf("until %s was accepted", bad)
+		}
+	}
+	pinned := manager.Image{ID: "sha256:" + testID, Names: []string{"a:1"}, Digests: []string{"a@sha256:" + testID, "b/c@sha256:" + testID}}
+	if rows := imageRows(pinned, nil, false, true, testNow); len(rows) != 2 || rows[1].Repository != "b/c" || rows[1].Tag != none ||
+		rows[1].Digest != "sha256:"+testID || rows[0].Repository != "a" {
+		t.Errorf("rows of an image that has a digest and no tag in a repository: %+v", rows)
+	}
+	if rows := imageRows(pinned, []string{"b/*"}, false, false, testNow); len(rows) != 1 || rows[0].Digest != none {
+		t.Errorf("rows that fit a pattern: %+v", rows)
 	}
 	var rows []imageRow
 	for _, i := range []manager.Image{old, dangling} {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,8 @@ const (
 	imagesTable       = `{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}`
 	imagesDigestTable = `{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}`
 	none              = "<none>"
+	// notCounted is docker's word for what only `system df` works out.
+	notCounted = "N/A"
 )
 
 type imagesFlags struct {
@@ -48,7 +51,7 @@ func newImagesCommand(a *app) *cobra.Command {
 
 func (a *app) images(ctx context.Context, flags imagesFlags) error {
 	filters, err := parseFilters(flags.filters, map[string][]string{
-		"reference": nil, "label": nil, "before": nil, "since": nil, "dangling": {"true", "false", "1", "0"},
+		"reference": nil, "label": nil, "before": nil, "since": nil, "until": nil, "dangling": {"true", "false", "1", "0"},
 	})
 	if err != nil {
 		return err
@@ -68,9 +71,6 @@ func (a *app) images(ctx context.Context, flags imagesFlags) error {
 	if err != nil {
 		return err
 	}
-	if flags.quiet {
-		return a.imageIDs(images, flags.noTrunc)
-	}
 	table := imagesTable
 	if flags.digests {
 		table = imagesDigestTable
@@ -79,16 +79,15 @@ func (a *app) images(ctx context.Context, flags imagesFlags) error {
 	for _, i := range images {
 		rows = append(rows, imageRows(i, filters["reference"], flags.noTrunc, flags.digests, time.Now())...)
 	}
+	if flags.quiet {
+		return a.imageIDs(rows)
+	}
 	return writeRows(a.out, parseRowFormat(flags.format, table), imageHeader(), rows)
 }
 
-func (a *app) imageIDs(images []manager.Image, noTrunc bool) error {
-	for _, i := range images {
-		id := i.ID
-		if !noTrunc {
-			id = shortID(id)
-		}
-		if _, err := fmt.Fprintln(a.out, escape(id)); err != nil {
+func (a *app) imageIDs(rows []imageRow) error {
+	for _, r := range rows {
+		if _, err := fmt.Fprintln(a.out, r.ID); err != nil {
 			return err
 		}
 	}
@@ -116,11 +115,33 @@ func filterImages(images []manager.Image, filters map[string][]string, get func(
 			since = i.Created
 		}
 	}
+	until, err := untilTime(filters["until"], time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if !until.IsZero() && (before.IsZero() || until.Before(before)) {
+		before = until
+	}
 	out := slices.DeleteFunc(slices.Clone(images), func(i manager.Image) bool {
 		return !matchesFilters(i, filters) || !before.IsZero() && !i.Created.Before(before) || !since.IsZero() && !i.Created.After(since)
 	})
 	slices.SortStableFunc(out, func(x, y manager.Image) int { return y.Created.Compare(x.Created) })
 	return out, nil
+}
+
+// untilTime reads the one value that an until filter may have.
+func untilTime(values []string, now time.Time) (time.Time, error) {
+	switch len(values) {
+	case 0:
+		return time.Time{}, nil
+	case 1:
+		t, err := parseTime(values[0], now)
+		if err != nil {
+			err = fmt.Errorf("invalid filter 'until=%s': %w", values[0], err)
+		}
+		return t, err
+	}
+	return time.Time{}, errors.New("more than one until filter specified")
 }
 
 func matchesFilters(i manager.Image, filters map[string][]string) bool {
@@ -129,15 +150,38 @@ func matchesFilters(i manager.Image, filters map[string][]string) bool {
 			return false
 		}
 	}
+	hasLabel := func(l string) bool { return matchesLabel(i.Config.Config.Labels, l) }
 	for _, l := range filters["label"] {
-		key, want, hasValue := strings.Cut(l, "=")
-		value, ok := i.Config.Config.Labels[key]
-		if !ok || hasValue && value != want {
+		if !hasLabel(l) {
 			return false
 		}
 	}
+	if slices.ContainsFunc(filters["label!"], hasLabel) {
+		return false
+	}
 	patterns := filters["reference"]
-	return len(patterns) == 0 || slices.ContainsFunc(i.Names, func(name string) bool { return matchesAny(patterns, name) })
+	names := slices.Concat(i.Names, digestsOnly(i))
+	return len(patterns) == 0 || slices.ContainsFunc(names, func(name string) bool { return matchesAny(patterns, name) })
+}
+
+// matchesLabel reports whether labels hold "KEY" or "KEY=VALUE".
+func matchesLabel(labels map[string]string, wanted string) bool {
+	key, want, hasValue := strings.Cut(wanted, "=")
+	value, ok := labels[key]
+	return ok && (!hasValue || value == want)
+}
+
+// digestsOnly are the digests of repositories in which the image has no tag.
+func digestsOnly(i manager.Image) []string {
+	var out []string
+	for _, d := range i.Digests {
+		repository, _ := splitName(d)
+		tagged := func(name string) bool { r, _ := splitName(name); return familiarName(r) == familiarName(repository) }
+		if !slices.ContainsFunc(i.Names, tagged) {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 func matchesAny(patterns []string, name string) bool {
@@ -146,13 +190,15 @@ func matchesAny(patterns []string, name string) bool {
 
 // imageRow holds the fields of --format.
 type imageRow struct {
-	CreatedAt, CreatedSince, Digest, ID, Platform, Repository, Size, Tag string
+	Containers, CreatedAt, CreatedSince, Digest, ID, Platform, Repository string
+	SharedSize, Size, Tag, UniqueSize, VirtualSize                        string
 }
 
 func imageHeader() imageRow {
 	return imageRow{
 		CreatedAt: "CREATED AT", CreatedSince: "CREATED", Digest: "DIGEST", ID: "IMAGE ID", Platform: "PLATFORM",
 		Repository: "REPOSITORY", Size: "SIZE", Tag: "TAG",
+		Containers: "CONTAINERS", SharedSize: "SHARED SIZE", UniqueSize: "UNIQUE SIZE", VirtualSize: "SIZE",
 	}
 }
 
@@ -161,7 +207,9 @@ func imageRows(i manager.Image, patterns []string, noTrunc, digests bool, now ti
 	base := imageRow{
 		ID: escape(i.ID), Platform: escape(i.Platform), Size: units.HumanSizeWithPrecision(float64(i.Size), 3),
 		CreatedSince: ago(i.Created, now), CreatedAt: i.Created.Local().String(), Repository: none, Tag: none, Digest: none,
+		Containers: notCounted, SharedSize: notCounted, UniqueSize: notCounted,
 	}
+	base.VirtualSize = base.Size
 	if !noTrunc {
 		base.ID = shortID(base.ID)
 	}
@@ -181,7 +229,18 @@ func imageRows(i manager.Image, patterns []string, noTrunc, digests bool, now ti
 		}
 		rows = append(rows, row)
 	}
-	if len(i.Names) == 0 {
+	for _, d := range digestsOnly(i) {
+		repository, _ := splitName(d)
+		row := base
+		if row.Repository = escape(familiarName(repository)); digests {
+			row.Digest = digestOf(i, repository)
+		}
+		seen := slices.Contains(rows, row)
+		if !seen && (len(patterns) == 0 || matchesAny(patterns, d)) {
+			rows = append(rows, row)
+		}
+	}
+	if len(i.Names)+len(i.Digests) == 0 {
 		rows = append(rows, base)
 	}
 	return rows

@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
@@ -43,6 +45,45 @@ func tlsRegistry(t *testing.T, registry string) (address, cert string) {
 	return srv.Listener.Addr().String(), cert
 }
 
+// brokenRegistry puts a proxy before a registry that cuts every answer after
+// 300,000 bytes. What ranges it was asked for is in the file ranges.
+func brokenRegistry(t *testing.T, registry string) (address, ranges string) {
+	t.Helper()
+	ranges = filepath.Join(t.TempDir(), "ranges")
+	file, err := os.Create(ranges)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: registry})
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // the cuts are the test
+	proxy.ModifyResponse = func(r *http.Response) error {
+		if asked := r.Request.Header.Get("Range"); asked != "" {
+			fmt.Fprintln(file, r.StatusCode, asked)
+		}
+		r.Body = &cutBody{r.Body, 300_000}
+		return nil
+	}
+	srv := httptest.NewServer(proxy)
+	t.Cleanup(srv.Close)
+	return srv.Listener.Addr().String(), ranges
+}
+
+// cutBody fails after left bytes.
+type cutBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (c *cutBody) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n, err := c.ReadCloser.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
+
 // TestImageScripts runs the scripts that need a registry and no VM, against
 // Debian's docker-registry with the test images in it (MICROPOD_TEST_IMAGES).
 func TestImageScripts(t *testing.T) {
@@ -57,6 +98,7 @@ func TestImageScripts(t *testing.T) {
 	commands["expect"] = expect
 	registry, private := startRegistry(t, images), privateRegistry(t)
 	overTLS, cert := tlsRegistry(t, registry)
+	broken, ranges := brokenRegistry(t, registry)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/image",
 		Cmds:               commands,
@@ -67,6 +109,8 @@ func TestImageScripts(t *testing.T) {
 			env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, "docker"))
 			env.Setenv("REGISTRY", registry)
 			env.Setenv("PRIVATE", private)
+			env.Setenv("BROKENREGISTRY", broken)
+			env.Setenv("RANGES", ranges)
 			env.Setenv("TLSREGISTRY", overTLS)
 			env.Setenv("TLSCERT", cert)
 			env.Setenv("IMAGES", images)

@@ -63,6 +63,7 @@ func newRootCommand(a *app) *cobra.Command {
 		group("image", "Manage images",
 			newPullCommand(a), newLoadCommand(a), newSaveCommand(a), newInspectCommand(a, "image"),
 			newTagCommand(a), newHistoryCommand(a), newPushCommand(a), newImportCommand(a),
+			newImagePruneCommand(a),
 			named(newImagesCommand(a), "ls", "list"), named(newRemoveImageCommand(a), "rm", "remove")),
 		group("manifest", "Look at manifests in registries", newManifestInspectCommand(a)),
 	)

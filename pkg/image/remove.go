@@ -18,6 +18,8 @@ type Removed struct {
 	Untagged []string
 	// Deleted are the ids of images that are gone.
 	Deleted []string
+	// Freed is what that gave back, in bytes.
+	Freed int64
 }
 
 // Remove takes a name away from an image, and deletes the image with its last
@@ -61,7 +63,7 @@ func (s *Store) Remove(ctx context.Context, ref string, inUse func(imageID strin
 		return Removed{}, fmt.Errorf("remove image %s: %w", ref, err)
 	}
 	if len(done.Deleted) > 0 {
-		if _, err := s.GC(ctx); err != nil {
+		if done.Freed, err = s.GC(ctx); err != nil {
 			s.o.Log.Warn("image removed, its layers not yet", "image", ref, "cause", err)
 		}
 	}

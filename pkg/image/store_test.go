@@ -226,3 +226,27 @@ func TestGC(t *testing.T) {
 		t.Errorf("kept after the lease: %v, %v", layers.kept(t), err)
 	}
 }
+
+// TestRemoveDigests: with the last tag in a repository its digests go too, and
+// the digests of another keep the image.
+func TestRemoveDigests(t *testing.T) {
+	img := simple(t, 1)
+	s, _, r, ref := pulled(t, img)
+	dst := r.host + "/copy:v1"
+	if err := s.Tag(ref, dst); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Push(t.Context(), dst, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	digest := "@" + digestOf(img.manifest)
+	nobody := func(string) []string { return nil }
+	got, err := s.Remove(t.Context(), dst, nobody, false)
+	if err != nil || !slices.Equal(got.Untagged, []string{dst, r.host + "/copy" + digest}) || len(got.Deleted) != 0 {
+		t.Errorf("the copy: %+v, %v", got, err)
+	}
+	got, err = s.Remove(t.Context(), ref, nobody, false)
+	if err != nil || !slices.Equal(got.Untagged, []string{ref, r.host + "/base/one" + digest}) || len(got.Deleted) != 1 || got.Freed == 0 {
+		t.Errorf("the last: %+v, %v", got, err)
+	}
+}

@@ -89,13 +89,13 @@ func (m *Manager) RemoveImage(ctx context.Context, ref string, force bool) (unta
 		return nil, nil, imageError(err)
 	}
 	if len(r.Deleted) > 0 {
-		err = m.pruneDisks(ctx)
+		_, err = m.pruneDisks(ctx)
 	}
 	return r.Untagged, r.Deleted, err
 }
 
 // pruneDisks removes the disks that no image and no container is made of.
-func (m *Manager) pruneDisks(ctx context.Context) error {
+func (m *Manager) pruneDisks(ctx context.Context) (freed int64, err error) {
 	used := map[string]bool{}
 	key := func(diffIDs []string) string { return strings.Join(diffIDs, " ") }
 	for _, c := range m.configs {
@@ -105,10 +105,11 @@ func (m *Manager) pruneDisks(ctx context.Context) error {
 	for _, img := range images {
 		used[key(img.DiffIDs)] = true
 	}
-	if _, err := m.disks.PruneImages(ctx, func(d []string) bool { return used[key(d)] }); err != nil {
-		return fmt.Errorf("remove unused disks: %w", err)
+	freed, err = m.disks.PruneImages(ctx, func(d []string) bool { return used[key(d)] })
+	if err != nil {
+		return freed, fmt.Errorf("remove unused disks: %w", err)
 	}
-	return nil
+	return freed, nil
 }
 
 // users names the containers made of an image.
