@@ -20,6 +20,11 @@ func feed(p *progress) {
 	p.Layer(c, "downloading", 1, 0)
 	p.Layer(a, "extracting", 5e6, 5e6)
 	p.Layer(a, "done", 5e6, 5e6)
+	p.Layer("d", "preparing", 0, 0)
+	p.Layer("d", "pushing", 1, 7)
+	p.Layer("d", "pushed", 7, 7)
+	p.Layer("e", "present", 0, 0)
+	p.Layer("f", "mounted from x\x1b", 0, 0)
 	p.finish()
 	p.Layer(a, "late", 0, 0)
 }
@@ -39,7 +44,8 @@ func TestProgressLines(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := "aaaaaaaaaaaa: Pulling fs layer\nbbbbbbbbbbbb: Already exists\naaaaaaaaaaaa: Downloading\n" +
-			"c\\x1b[2Jc: Downloading\naaaaaaaaaaaa: Extracting\naaaaaaaaaaaa: Pull complete\n"
+			"c\\x1b[2Jc: Downloading\naaaaaaaaaaaa: Extracting\naaaaaaaaaaaa: Pull complete\n" +
+			"d: Preparing\nd: Pushing\nd: Pushed\ne: Layer already exists\nf: Mounted from x\\x1b\n"
 		if quiet {
 			want = ""
 		}
@@ -63,7 +69,7 @@ func TestProgressBars(t *testing.T) {
 	if _, err := io.WriteString(tty, "end\n"); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`aaaaaaaaaaaa: Pull complete`, `bbbbbbbbbbbb: Already exists`, `c\\x1b\[2Jc: Downloading`, `(?m)^end`} {
+	for _, want := range []string{`aaaaaaaaaaaa: Pull complete`, `bbbbbbbbbbbb: Already exists`, `c\\x1b\[2Jc: Downloading`, `d: Pushed`, `f: Mounted from x\\x1b`, `(?m)^end`} {
 		re := regexp.MustCompile(want)
 		if !eventually(10*time.Second, func() bool { return re.Match(shown.all()) }) {
 			t.Errorf("the terminal never showed %s but %q", want, shown.all())

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -11,18 +12,42 @@ import (
 )
 
 func newPullCommand(a *app) *cobra.Command {
-	var quiet bool
+	var all, quiet bool
 	var platform string
 	c := newVerb("pull [OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry, an archive, a layout or docker", arguments(1, 1), nil)
 	f := c.Flags()
 	f.StringVar(&platform, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform of the image (os/arch[/variant])")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Only print the image's ID")
-	refuse(f, []dockerFlag{{name: "all-tags", shorthand: "a", neutral: "false"}, {name: "disable-content-trust", neutral: "true"}})
+	f.BoolVarP(&all, "all-tags", "a", false, "Download all tagged images in the repository")
+	refuse(f, []dockerFlag{{name: "disable-content-trust", neutral: "true"}})
 	c.ValidArgsFunction = a.completeImages(1)
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if all {
+			return a.pullAll(c.Context(), args[0], platform, quiet)
+		}
 		return a.pull(c.Context(), args[0], platform, quiet)
 	}
 	return c
+}
+
+func (a *app) pullAll(ctx context.Context, name, platform string, quiet bool) error {
+	if _, tag := splitName(name); tag != "" || strings.Contains(name, "@") {
+		return errors.New("tag can't be used with --all-tags/-a")
+	}
+	m, err := a.manager()
+	if err != nil {
+		return err
+	}
+	refs, err := m.RemoteTags(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, ref := range refs {
+		if err := a.pull(ctx, ref, platform, quiet); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *app) pull(ctx context.Context, ref, platform string, quiet bool) error {

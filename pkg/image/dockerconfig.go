@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -112,62 +113,87 @@ func (c *dockerConfig) helper(server string) client.ProgramFunc {
 	return client.NewShellProgramFunc("docker-credential-" + name)
 }
 
-// storeLogin keeps credentials; plain is the path of the file if they are in it
-// as they are.
-func (s *Store) storeLogin(server, user, password string) (plain string, err error) {
-	l, err := s.lock() // two logins must not lose each other's entry
-	if err != nil {
-		return "", err
-	}
-	defer l.Unlock()
-	c, err := readDockerConfig()
-	if err != nil {
-		return "", err
-	}
-	entry := map[string]string{}
-	if helper := c.helper(server); helper != nil {
-		err := client.Store(helper, &credentials.Credentials{ServerURL: server, Username: user, Secret: password})
-		if err != nil {
-			return "", errors.New(printable(err.Error()))
-		}
-	} else {
-		entry["auth"] = base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
-		plain = c.path
-	}
-	if c.auths[server], err = json.Marshal(entry); err != nil {
-		return "", err
-	}
-	return plain, c.write()
-}
-
-// eraseLogin forgets credentials under all their spellings. It fails only when
-// a helper that has the first of them fails.
-func (s *Store) eraseLogin(servers []string) error {
+// editDockerConfig changes the file, so that two logins do not lose each other's
+// entry. change reports whether there is something to write.
+func (s *Store) editDockerConfig(change func(*dockerConfig) bool) error {
 	l, err := s.lock()
 	if err != nil {
 		return err
 	}
 	defer l.Unlock()
 	c, err := readDockerConfig()
+	if err != nil || !change(c) {
+		return err
+	}
+	return c.write()
+}
+
+// runHelper runs a credential helper, which may wait for a person: a cancelled
+// command does not wait with it.
+func runHelper(ctx context.Context, run func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- run() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return errors.New(printable(err.Error()))
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// storeLogin keeps credentials; plain is the path of the file if they are in it
+// as they are.
+func (s *Store) storeLogin(ctx context.Context, server, user, password string) (plain string, err error) {
+	c, err := readDockerConfig()
+	if err != nil {
+		return "", err
+	}
+	entry := json.RawMessage("{}") // docker lists what a helper has
+	if helper := c.helper(server); helper != nil {
+		secret := &credentials.Credentials{ServerURL: server, Username: user, Secret: password}
+		err = runHelper(ctx, func() error { return client.Store(helper, secret) })
+	} else {
+		auth := map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte(user + ":" + password))}
+		entry, err = json.Marshal(auth)
+		plain = c.path
+	}
+	if err != nil {
+		return "", err
+	}
+	return plain, s.editDockerConfig(func(c *dockerConfig) bool {
+		c.auths[server] = entry
+		return true
+	})
+}
+
+// eraseLogin forgets credentials under all their spellings. It fails only when
+// a helper that has the first of them fails.
+func (s *Store) eraseLogin(ctx context.Context, servers []string) error {
+	c, err := readDockerConfig()
 	if err != nil {
 		return err
 	}
-	changed := false
 	for i, server := range servers {
-		if helper := c.helper(server); helper != nil {
-			// The other spellings are mostly not there, which helpers call an error.
-			err := client.Erase(helper, server)
-			if err != nil && i == 0 && !strings.Contains(err.Error(), "not found in native keychain") {
-				return errors.New(printable(err.Error()))
+		helper := c.helper(server)
+		if helper == nil {
+			continue
+		}
+		// The other spellings are mostly not there, which helpers call an error.
+		err := runHelper(ctx, func() error { return client.Erase(helper, server) })
+		if err != nil && (i == 0 && !strings.Contains(err.Error(), "not found in native keychain") || ctx.Err() != nil) {
+			return err
+		}
+	}
+	return s.editDockerConfig(func(c *dockerConfig) (changed bool) {
+		for _, server := range servers {
+			if _, ok := c.auths[server]; ok {
+				delete(c.auths, server)
+				changed = true
 			}
 		}
-		if _, ok := c.auths[server]; ok {
-			delete(c.auths, server)
-			changed = true
-		}
-	}
-	if !changed {
-		return nil
-	}
-	return c.write()
+		return changed
+	})
 }

@@ -78,7 +78,7 @@ func (s *Store) Login(ctx context.Context, server, user, password string) (plain
 	if err := s.tryLogin(ctx, server, auth); err != nil {
 		return "", fmt.Errorf("log in to %s: %w", LoginServer(server), err)
 	}
-	plain, err = s.storeLogin(LoginServer(server), user, password)
+	plain, err = s.storeLogin(ctx, LoginServer(server), user, password)
 	if err != nil {
 		return "", fmt.Errorf("store credentials: %w", err)
 	}
@@ -169,13 +169,13 @@ func ask(ctx context.Context, reg name.Registry, auth authn.Authenticator, inner
 }
 
 // Logout forgets the credentials of a registry; none being there is no error.
-func (s *Store) Logout(server string) error {
+func (s *Store) Logout(ctx context.Context, server string) error {
 	server = LoginServer(server)
 	keys := []string{server}
 	if server != dockerHub { // spellings that older tools used
 		keys = append(keys, "https://"+server, "http://"+server)
 	}
-	if err := s.eraseLogin(keys); err != nil {
+	if err := s.eraseLogin(ctx, keys); err != nil {
 		return fmt.Errorf("remove credentials of %s: %w", server, err)
 	}
 	return nil

@@ -1,13 +1,17 @@
 package image
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func TestLoginServer(t *testing.T) {
@@ -94,7 +98,7 @@ func TestLoginBearer(t *testing.T) {
 	if user, err := s.StoredLogin(t.Context(), r.host); err != nil || user != "me" {
 		t.Errorf("stored login of %q: %v", user, err)
 	}
-	if err := s.Logout(r.host); err != nil {
+	if err := s.Logout(t.Context(), r.host); err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.StoredLogin(t.Context(), r.host)
@@ -114,7 +118,7 @@ func TestLogoutSpellings(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, _ := newStore(t, fast())
-		if err := s.Logout("a.example"); err != nil {
+		if err := s.Logout(t.Context(), "a.example"); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(file)
@@ -127,8 +131,51 @@ func TestLogoutSpellings(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, _ := newStore(t, fast())
-		if err := s.Logout("a.example"); err != nil {
+		if err := s.Logout(t.Context(), "a.example"); err != nil {
 			t.Errorf("config.json of %q: %v", raw, err)
 		}
 	}
+}
+
+// TestHelperHangs: a helper that waits for somebody holds up neither its own
+// command, once that is cancelled, nor any other.
+func TestHelperHangs(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", dir)
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	started := filepath.Join(dir, "started")
+	script := fmt.Sprintf("#!/bin/sh\necho $$ >%s.new; mv %[1]s.new %[1]s; exec sleep 1000\n", started)
+	for name, content := range map[string]string{"docker-credential-hangs": script, "config.json": `{"credsStore":"hangs"}`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := newRegistry(t)
+	s, _ := newStore(t, fast())
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := s.Login(ctx, r.host, "me", "secret")
+		failed <- err
+	}()
+	for {
+		if _, err := os.Stat(started); err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	raw, err := os.ReadFile(started)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGKILL)
+	if _, err := s.GC(t.Context()); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	wantErr(t, <-failed, context.Canceled)
 }

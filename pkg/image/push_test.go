@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -9,10 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -262,7 +265,7 @@ func TestPushFaults(t *testing.T) {
 			if r.count("PUT", "/manifests/") != 0 {
 				t.Error("a manifest was published")
 			}
-			if entries, err := os.ReadDir(s.dir + "/" + dirTmp); err != nil || len(entries) > 0 {
+			if entries, err := os.ReadDir(filepath.Join(s.dir, dirTmp)); err != nil || len(entries) > 0 {
 				t.Errorf("left behind: %v %v", entries, err)
 			}
 		})
@@ -362,5 +365,47 @@ func TestPushLocation(t *testing.T) {
 	}
 	if got := cdn.secrets(); len(got) > 0 {
 		t.Errorf("the other host got %q", got)
+	}
+}
+
+// TestPushStops: a push that is cancelled, or that a registry lets hang, ends
+// soon and leaves nothing.
+func TestPushStops(t *testing.T) {
+	for _, cancelled := range []bool{true, false} {
+		r := newRegistry(t)
+		dst := r.host + "/a:b"
+		s, _ := storeWith(t, map[string]*testImage{dst: simple(t, 2)})
+		s.o.Retries, s.o.IdleTimeout = -1, 20*time.Millisecond
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if cancelled {
+			s.o.IdleTimeout = time.Minute
+		}
+		r.intercept(func(_ http.ResponseWriter, q *http.Request) bool {
+			if q.Method != http.MethodPut {
+				return false
+			}
+			io.Copy(io.Discard, q.Body)
+			if cancelled {
+				cancel()
+			}
+			<-q.Context().Done()
+			return true
+		})
+		start := time.Now()
+		_, err := s.Push(ctx, dst, PushOptions{})
+		want := errIdle
+		if cancelled {
+			want = context.Canceled
+		}
+		wantErr(t, err, want)
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("cancelled=%t: the push ended after %s", cancelled, took)
+		}
+		for _, dir := range []string{dirTmp, dirLeases} {
+			if entries, err := os.ReadDir(filepath.Join(s.dir, dir)); err != nil || len(entries) > 0 {
+				t.Errorf("left in %s: %v %v", dir, entries, err)
+			}
+		}
 	}
 }

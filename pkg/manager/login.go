@@ -26,6 +26,6 @@ func (m *Manager) StoredLogin(ctx context.Context, server string) (user string, 
 }
 
 // Logout forgets what is kept for a registry.
-func (m *Manager) Logout(_ context.Context, server string) error {
-	return imageError(m.images.Logout(server))
+func (m *Manager) Logout(ctx context.Context, server string) error {
+	return imageError(m.images.Logout(ctx, server))
 }

@@ -11,3 +11,9 @@ func (m *Manager) RemoteManifests(ctx context.Context, ref string, o image.Remot
 	all, err := m.images.RemoteManifests(ctx, ref, o)
 	return all, imageError(err)
 }
+
+// RemoteTags lists the names that a repository has in its registry.
+func (m *Manager) RemoteTags(ctx context.Context, ref string) ([]string, error) {
+	names, err := m.images.RemoteTags(ctx, ref)
+	return names, imageError(err)
+}
