@@ -71,11 +71,8 @@ func (a *app) pull(ctx context.Context, ref, platform string, quiet bool) error 
 
 // printPulled says what docker says after a pull.
 func (a *app) printPulled(image *manager.Image, ref string, fetched bool) {
-	for _, d := range image.Digests {
-		if _, digest, ok := strings.Cut(d, "@"); ok {
-			fmt.Fprintf(a.out, "Digest: %s\n", escape(digest))
-			break
-		}
+	if image.Pulled != "" {
+		fmt.Fprintf(a.out, "Digest: %s\n", escape(image.Pulled))
 	}
 	status := "Image is up to date for"
 	if fetched {

@@ -58,7 +58,7 @@ func TestNumbersInText(t *testing.T) {
 		{layoutPage, "pkg/state", "schemaVersion", "1", "version of the format, 1"},
 		{layoutPage, "pkg/image", "indexVersion", "1", "`{\"version\":1}`"},
 		{layoutPage, "pkg/kernel", "factsFormat", "1", "version of the format, 1"},
-		{layoutPage, "pkg/image", "maxPushed", "8", "as they were pushed, the last 8"},
+		{layoutPage, "pkg/image", "maxOthers", "8", "as pulled or pushed, the last 8"},
 		{layoutPage, "pkg/rootfs", "blockSize", "4096", "in blocks of 4 KiB"},
 		{"README.md", "pkg/manager", "defaultMemoryMiB", "512", "512 MiB of memory"},
 		{"README.md", "pkg/manager", "defaultStorage", fmt.Sprint(10 << 30), "a writable disk of 10 GiB"},

@@ -95,11 +95,13 @@ func inPlace(r io.Reader) *os.File {
 // spool copies a stream, uncompressed, into a file without a name, which goes
 // away with its descriptor, however this process ends.
 func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
-	plain, free, err := decompressFile(bufio.NewReaderSize(&ctxReader{ctx: ctx, r: r}, 256<<10))
+	packed := &ctxReader{ctx: ctx, r: r}
+	plain, free, err := decompressFile(bufio.NewReaderSize(packed, 256<<10))
 	if err != nil {
 		return nil, err
 	}
 	defer free()
+	plain = &boundReader{plain: plain, from: packed}
 	f, err := s.tempFile("spool")
 	if err != nil {
 		return nil, fmt.Errorf("spool archive: %w", err)
@@ -125,6 +127,7 @@ func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
 type ctxReader struct {
 	ctx context.Context
 	r   io.Reader
+	n   int64 // bytes read
 	err error // of the source, not io.EOF
 }
 
@@ -133,6 +136,7 @@ func (c *ctxReader) Read(p []byte) (int, error) {
 		return 0, context.Cause(c.ctx)
 	}
 	n, err := c.r.Read(p)
+	c.n += int64(n)
 	if err != nil && err != io.EOF {
 		c.err = err
 	}

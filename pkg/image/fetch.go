@@ -209,8 +209,10 @@ func (s *Store) publish(img *found, as naming) (*Image, error) {
 			r = &record{ID: id, Added: time.Now().UTC()}
 			x.records = append(x.records, r)
 		}
-		if manifest != "" {
-			r.Manifest = manifest
+		if manifest != "" && manifest != r.Manifest {
+			old := r.Manifest
+			r.Manifest, r.Others = manifest, slices.DeleteFunc(r.Others, func(o string) bool { return o == manifest })
+			r.remember(old)
 		}
 		for _, n := range as.names {
 			x.setName(r, n)

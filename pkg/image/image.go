@@ -91,6 +91,9 @@ type Image struct {
 	Names []string
 	// Digests are the repository digests it was pulled as: "nginx@sha256:…".
 	Digests []string
+	// Pulled is the digest that the registry gave to a Pull which returned this,
+	// "" otherwise.
+	Pulled string
 	// Manifest is the digest of the platform's manifest, "" when the source
 	// (a docker archive) had none.
 	Manifest string

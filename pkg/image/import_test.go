@@ -1,9 +1,11 @@
 package image
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -158,4 +160,28 @@ func TestFetch(t *testing.T) {
 		_, err := s.Fetch(t.Context(), url)
 		wantErr(t, err, nil, says)
 	}
+}
+
+// TestImportBomb: a small file that expands without end is stopped, and what it
+// took is given back.
+func TestImportBomb(t *testing.T) {
+	member := gz(t, make([]byte, 16<<20))
+	bomb := bytes.Repeat(member, 2*ratioFree/(16<<20))
+	from := &ctxReader{ctx: t.Context(), r: bytes.NewReader(bomb)}
+	plain, free, err := decompressFile(bufio.NewReader(from))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free()
+	n, err := io.Copy(io.Discard, &boundReader{plain: plain, from: from})
+	wantErr(t, err, ErrInvalid, "expand to more than")
+	if n > ratioFree+2*maxRatio*int64(len(bomb)) {
+		t.Errorf("%d bytes came out of %d", n, len(bomb))
+	}
+	o := fast()
+	o.MaxSpool = 1 << 20
+	s, layers := newStore(t, o)
+	_, err = s.Import(t.Context(), bytes.NewReader(bomb), ImportOptions{Name: "x"})
+	wantErr(t, err, ErrInvalid, "larger than")
+	checkEmpty(t, s, layers)
 }

@@ -18,14 +18,14 @@ import (
 const (
 	indexVersion = 1
 	maxIndex     = 32 << 20
-	maxPushed    = 8
+	maxOthers    = 8
 )
 
 // record is one line of the index: an image and what points to it.
 type record struct {
 	ID       string    `json:"id"`
 	Manifest string    `json:"manifest,omitempty"`
-	Pushed   []string  `json:"pushed,omitempty"`
+	Others   []string  `json:"others,omitempty"`
 	Names    []string  `json:"names,omitempty"`
 	Digests  []string  `json:"digests,omitempty"`
 	Added    time.Time `json:"added"`
@@ -53,12 +53,22 @@ func (r *record) check() error {
 	return nil
 }
 
-// manifests are the digests of the manifests that are kept, the pulled one first.
+// manifests are the digests of the manifests that are kept, the last pulled one
+// first: each says in which form some registry has the layers.
 func (r *record) manifests() []string {
 	if r.Manifest == "" {
-		return r.Pushed
+		return r.Others
 	}
-	return append([]string{r.Manifest}, r.Pushed...)
+	return append([]string{r.Manifest}, r.Others...)
+}
+
+// remember keeps a manifest beside the pulled one; the oldest goes.
+func (r *record) remember(manifest string) {
+	if manifest == "" || slices.Contains(r.manifests(), manifest) {
+		return
+	}
+	r.Others = append(r.Others, manifest)
+	r.Others = r.Others[max(0, len(r.Others)-maxOthers):]
 }
 
 // label is how errors name the image.

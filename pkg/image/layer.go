@@ -108,10 +108,30 @@ func (l *layerReader) checkExpansion() error {
 	if l.out > maxLayerBytes {
 		return fmt.Errorf("%w: more than %d bytes uncompressed", ErrInvalid, int64(maxLayerBytes))
 	}
-	if l.out > ratioFree && l.out-ratioFree > maxRatio*l.hashed.n {
-		return fmt.Errorf("%w: %d bytes expand to more than %d", ErrInvalid, l.hashed.n, l.out)
+	return checkRatio(l.hashed.n, l.out)
+}
+
+func checkRatio(in, out int64) error {
+	if out > ratioFree && out-ratioFree > maxRatio*in {
+		return fmt.Errorf("%w: %d bytes expand to more than %d", ErrInvalid, in, out)
 	}
 	return nil
+}
+
+// boundReader ends what expands from too little.
+type boundReader struct {
+	plain io.Reader
+	from  *ctxReader
+	out   int64
+}
+
+func (b *boundReader) Read(p []byte) (int, error) {
+	n, err := b.plain.Read(p)
+	b.out += int64(n)
+	if bomb := checkRatio(b.from.n, b.out); bomb != nil {
+		return n, bomb
+	}
+	return n, err
 }
 
 // verify reads what the decompressor left over and compares size and digest;

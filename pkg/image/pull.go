@@ -94,5 +94,10 @@ func (s *Store) pullRegistry(ctx context.Context, t target, want wish, p Progres
 	if t.digest() == "" {
 		as.names = []string{t.String()}
 	}
-	return s.add(ctx, img, as, p)
+	stored, err := s.add(ctx, img, as, p)
+	if err != nil {
+		return nil, err
+	}
+	stored.Pulled = digestOf(raw)
+	return stored, nil
 }

@@ -170,11 +170,7 @@ func (s *Store) recordPush(id string, t target, manifest []byte) error {
 		if err := s.putContent(digest, manifest); err != nil {
 			return err
 		}
-		if !slices.Contains(r.manifests(), digest) {
-			r.Pushed = append(r.Pushed, digest)
-			// What matters is what the last pushes used.
-			r.Pushed = r.Pushed[max(0, len(r.Pushed)-maxPushed):]
-		}
+		r.remember(digest)
 		if d := digestName(t, digest); !slices.Contains(r.Digests, d) {
 			r.Digests = append(r.Digests, d)
 		}

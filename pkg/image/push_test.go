@@ -144,6 +144,31 @@ func TestPushElsewhere(t *testing.T) {
 	}
 }
 
+// TestPushAfterPull: pulled again from where it was pushed to, in another form,
+// the image still goes back to where it came from as it was.
+func TestPushAfterPull(t *testing.T) {
+	plain := layerTar(t, "a", []byte("a"))
+	img := makeImage(t, imageSpec{layers: []testLayer{{plain: plain, stored: zst(t, plain)}}})
+	s, _, _, ref := pulled(t, img)
+	dst := newRegistry(t).host + "/x:y"
+	if err := s.Tag(ref, dst); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Push(t.Context(), dst, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for range maxOthers + 1 {
+		got, err := s.Pull(t.Context(), dst, PullOptions{Platform: "linux/amd64"})
+		if err != nil || got.Manifest == digestOf(img.manifest) || got.Pulled != got.Manifest {
+			t.Fatalf("pulled %+v, %v", got, err)
+		}
+	}
+	done, err := s.Push(t.Context(), ref, PushOptions{})
+	if err != nil || done.Digest != digestOf(img.manifest) {
+		t.Errorf("went back as %+v, %v; came as %s", done, err, digestOf(img.manifest))
+	}
+}
+
 // TestPushLoaded: an image without a manifest, and without layers, gets an OCI
 // manifest.
 func TestPushLoaded(t *testing.T) {

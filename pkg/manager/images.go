@@ -65,7 +65,7 @@ func (m *Manager) InspectImage(_ context.Context, ref, platform string) (*Image,
 
 func newImage(i *image.Image) *Image {
 	return &Image{
-		ID: i.ID, Names: i.Names, Digests: i.Digests, Created: i.Created, Size: i.Size,
+		ID: i.ID, Names: i.Names, Digests: i.Digests, Pulled: i.Pulled, Created: i.Created, Size: i.Size,
 		Platform: i.Platform, Config: i.Config, Docker: dockerFields(i), DiffIDs: i.DiffIDs, Added: i.Added,
 	}
 }

@@ -181,6 +181,7 @@ type Image struct {
 	ID       string // sha256:…
 	Names    []string
 	Digests  []string
+	Pulled   string // digest that a pull got it as, only in its answer
 	Created  time.Time
 	Size     int64
 	Platform string
