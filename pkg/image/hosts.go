@@ -72,7 +72,10 @@ type hostOptions struct {
 // endpoints are the places to ask about a registry's images, in order. The last
 // one is the registry itself unless the file names another server.
 func (s *Store) endpoints(domain, own string) ([]endpoint, error) {
-	dir := s.hostsDir(domain)
+	dir, err := s.hostsDir(domain)
+	if err != nil {
+		return nil, fmt.Errorf("registry configuration: %w", err)
+	}
 	if dir == "" {
 		return []endpoint{ownEndpoint(own)}, nil
 	}
@@ -95,10 +98,12 @@ func (s *Store) endpoints(domain, own string) ([]endpoint, error) {
 	return all, nil
 }
 
-// hostsDir is the first of containerd's places for a registry that exists.
-func (s *Store) hostsDir(domain string) string {
+// hostsDir is the first of containerd's places for a registry that exists, ""
+// when none does. One that cannot be looked at is an error: what it says may be
+// that the registry itself must not be asked.
+func (s *Store) hostsDir(domain string) (string, error) {
 	if s.o.HostsDir == "" {
-		return ""
+		return "", nil
 	}
 	names := []string{domain, dirDefault}
 	if i := strings.LastIndexByte(domain, ':'); i > 0 {
@@ -106,11 +111,16 @@ func (s *Store) hostsDir(domain string) string {
 	}
 	for _, n := range names {
 		dir := filepath.Join(s.o.HostsDir, n)
-		if st, err := os.Stat(dir); err == nil && st.IsDir() {
-			return dir
+		st, err := os.Stat(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err == nil && !st.IsDir():
+			err = fmt.Errorf("%s is not a directory", dir)
 		}
+		return dir, err
 	}
-	return ""
+	return "", nil
 }
 
 func ownEndpoint(own string) endpoint {

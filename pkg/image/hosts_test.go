@@ -145,14 +145,21 @@ func TestHostsDir(t *testing.T) {
 		{"c.example_5000_", "c.example:5000", "c.example_5000_"}, {"_default", "else.example", "_default"},
 	} {
 		configure(t, s, tt.dir, "server = \"https://found.example\"")
-		if got := s.hostsDir(tt.registry); filepath.Base(got) != tt.want {
-			t.Errorf("%s: %s", tt.registry, got)
+		if got, err := s.hostsDir(tt.registry); err != nil || filepath.Base(got) != tt.want {
+			t.Errorf("%s: %s, %v", tt.registry, got, err)
 		}
 	}
 	// What is broken is an error that names the file, never no configuration.
 	broken := configure(t, s, "broken.example", "server")
 	_, err := s.Pull(t.Context(), "broken.example/a:b", PullOptions{})
 	wantErr(t, err, nil, "registry configuration "+filepath.Join(broken, fileHosts), "line 1")
+	if err := os.WriteFile(filepath.Join(s.o.HostsDir, "file.example"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.endpoints("file.example", "file.example")
+	wantErr(t, err, nil, "file.example is not a directory")
+	_, err = s.endpoints(strings.Repeat("a", 300), "a") // a name that stat refuses
+	wantErr(t, err, syscall.ENAMETOOLONG)
 	for name, spoil := range map[string]func(string) error{
 		"fifo":      func(f string) error { return syscall.Mkfifo(f, 0o600) },
 		"directory": func(f string) error { return os.Mkdir(f, 0o700) },
