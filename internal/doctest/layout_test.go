@@ -59,6 +59,8 @@ func TestNumbersInText(t *testing.T) {
 		{layoutPage, "pkg/image", "indexVersion", "1", "`{\"version\":1}`"},
 		{layoutPage, "pkg/kernel", "factsFormat", "1", "version of the format, 1"},
 		{layoutPage, "pkg/image", "maxOthers", "8", "as pulled or pushed, the last 8"},
+		{layoutPage, "pkg/image", "minPartial", fmt.Sprint(8 << 20), "a blob of 8 MiB or more"},
+		{layoutPage, "pkg/image", "partialLife", "24h0m0s", "removes it after a day"},
 		{layoutPage, "pkg/rootfs", "blockSize", "4096", "in blocks of 4 KiB"},
 		{"README.md", "pkg/manager", "defaultMemoryMiB", "512", "512 MiB of memory"},
 		{"README.md", "pkg/manager", "defaultStorage", fmt.Sprint(10 << 30), "a writable disk of 10 GiB"},

@@ -228,12 +228,23 @@ func (m *remote) manifest(ctx context.Context, d ocispec.Descriptor) (raw []byte
 	return raw, err
 }
 
-// open gives a blob from the first place that has it; should that place fail in
-// the middle, the next one goes on.
+// open gives a blob. What comes of a large one outlives a pull that fails.
 func (m *remote) open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if d.Size >= m.s.minPartial {
+		p := m.s.openPartial(ctx, d, func(off int64) (io.ReadCloser, error) { return m.openAt(ctx, d, off) })
+		if p != nil {
+			return p, nil
+		}
+	}
+	return m.openAt(ctx, d, 0)
+}
+
+// openAt gives a blob, from off on, from the first place that has it; should that
+// place fail in the middle, the next one goes on.
+func (m *remote) openAt(ctx context.Context, d ocispec.Descriptor, off int64) (io.ReadCloser, error) {
 	var b *blobReader
 	err := m.each(ctx, (*place).pulls, func(r *repository) (err error) {
-		b, err = r.openBlob(ctx, d)
+		b, err = r.openBlob(ctx, d, off)
 		return err
 	})
 	if err != nil {

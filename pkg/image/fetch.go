@@ -171,10 +171,10 @@ func (s *Store) addLayers(ctx context.Context, layers []layerBlob, p Progress) e
 }
 
 func (s *Store) addLayer(ctx context.Context, l *layerBlob, bar *meter) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	r := newReadAhead(&layerReader{ctx: ctx, layer: l, moved: bar.moved})
 	defer r.Close()
-	defer cancel() // first: it wakes a reader that waits for the network
+	defer cancel(errLayerDone) // first: it wakes a reader that waits for the network
 	start := time.Now()
 	if err := s.layers.AddLayer(ctx, l.diffID, r); err != nil {
 		// A cancelled pull says so, whatever the interrupted step called it.

@@ -216,10 +216,10 @@ func (r *repository) get(ctx context.Context, id string) (raw []byte, mediaType 
 	return raw, mediaType, nil
 }
 
-// openBlob gives a blob that mends broken connections by itself. The urls of a
+// openBlob gives a blob, from off on, that mends broken connections by itself. The urls of a
 // descriptor are never followed: they are a way to make us fetch anything.
-func (r *repository) openBlob(ctx context.Context, d ocispec.Descriptor) (*blobReader, error) {
-	b := &blobReader{ctx: ctx, r: r, d: d, tries: attempts{o: &r.s.o}}
+func (r *repository) openBlob(ctx context.Context, d ocispec.Descriptor, off int64) (*blobReader, error) {
+	b := &blobReader{ctx: ctx, r: r, d: d, off: off, mark: off, tries: attempts{o: &r.s.o}}
 	if err := b.connect(); err != nil {
 		return nil, err
 	}

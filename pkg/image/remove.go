@@ -224,7 +224,7 @@ func (s *Store) free(ctx context.Context, x *index) (freed int64, err error) {
 			keep[d] = true
 		}
 	}
-	freed = s.sweep(keep)
+	freed = s.sweep(keep) + s.sweepPartials()
 	n, err := s.layers.Prune(ctx, func(diffID string) bool { return keep[diffID] })
 	if err != nil {
 		return freed + n, fmt.Errorf("collect garbage: %w", err)

@@ -24,6 +24,7 @@ const (
 	dirContent = "sha256"
 	dirLeases  = "leases"
 	dirTmp     = "tmp"
+	dirPartial = "partial"
 )
 
 // Options tune a Store. The zero value is what a user wants.
@@ -93,16 +94,18 @@ type Store struct {
 	dir    string
 	layers LayerStore
 	o      Options
+	// minPartial is the constant of that name, but in tests.
+	minPartial int64
 }
 
 // Open makes dir when it is missing and returns its Store.
 func Open(dir string, layers LayerStore, o Options) (*Store, error) {
-	for _, d := range []string{dir, filepath.Join(dir, dirContent), filepath.Join(dir, dirLeases), filepath.Join(dir, dirTmp)} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
+	for _, d := range []string{dirContent, dirLeases, dirTmp, dirPartial} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("create image store: %w", err)
 		}
 	}
-	return &Store{dir: dir, layers: layers, o: o.withDefaults()}, nil
+	return &Store{dir: dir, layers: layers, o: o.withDefaults(), minPartial: minPartial}, nil
 }
 
 // lock excludes every other writer of the store, GC included. It is held for
