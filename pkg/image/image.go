@@ -1,6 +1,6 @@
 // Package image finds, fetches and keeps OCI and docker images: references,
-// registries, layouts and archives on the way in, archives on the way out, and
-// the store of names, manifests and configs in between.
+// registries, layouts and archives on the way in, archives and registries on the
+// way out, and the store of names, manifests and configs in between.
 //
 // It is not a layer format: layers go, uncompressed and verified, into a
 // LayerStore, which is the only place that keeps them. It never unpacks a file

@@ -197,10 +197,24 @@ func (s *Store) free(ctx context.Context, x *index) (freed int64, err error) {
 	if errs := x.errs(); len(errs) > 0 {
 		return 0, fmt.Errorf("collect garbage: %w", errors.Join(errs...))
 	}
+	keep, err := s.needed(x)
+	if err != nil {
+		return 0, fmt.Errorf("collect garbage: %w", err)
+	}
+	freed = s.sweep(keep) + s.sweepPartials()
+	n, err := s.layers.Prune(ctx, func(diffID string) bool { return keep[diffID] })
+	if err != nil {
+		return freed + n, fmt.Errorf("collect garbage: %w", err)
+	}
+	return freed + n, nil
+}
+
+// needed are the digests of layers and documents that an image or a lease holds.
+func (s *Store) needed(x *index) (map[string]bool, error) {
 	keep := map[string]bool{}
 	live, err := s.leases()
 	if err != nil {
-		return 0, fmt.Errorf("collect garbage: %w", err)
+		return nil, err
 	}
 	for _, l := range live {
 		for _, d := range l.Layers {
@@ -210,26 +224,17 @@ func (s *Store) free(ctx context.Context, x *index) (freed int64, err error) {
 	for _, r := range x.records {
 		raw, err := s.content(r.ID)
 		if err != nil {
-			return 0, fmt.Errorf("collect garbage: image %s: %w", r.label(), err)
+			return nil, fmt.Errorf("image %s: %w", r.label(), err)
 		}
 		_, diffIDs, err := decodeConfig(raw)
 		if err != nil {
-			return 0, fmt.Errorf("collect garbage: image %s: %w", r.label(), err)
+			return nil, fmt.Errorf("image %s: %w", r.label(), err)
 		}
-		keep[r.ID] = true
-		for _, d := range r.manifests() {
-			keep[d] = true
-		}
-		for _, d := range diffIDs {
+		for _, d := range slices.Concat([]string{r.ID}, r.manifests(), diffIDs) {
 			keep[d] = true
 		}
 	}
-	freed = s.sweep(keep) + s.sweepPartials()
-	n, err := s.layers.Prune(ctx, func(diffID string) bool { return keep[diffID] })
-	if err != nil {
-		return freed + n, fmt.Errorf("collect garbage: %w", err)
-	}
-	return freed + n, nil
+	return keep, nil
 }
 
 // sweep removes documents that nothing keeps and temporary files. The store's
