@@ -53,7 +53,7 @@ func realMachine(t *testing.T, c vmm.Config, configure bool) *machine {
 	if d.host, err = fakeHost(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	m, err := d.prepare(c)
+	m, err := d.prepare(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,8 +292,8 @@ func TestRealSecondServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.exited
-	if code := p.state().ExitCode(); code != 1 {
-		t.Errorf("exit code %d", code)
+	if status, ended := p.state(); !ended || status.ExitStatus() != 1 {
+		t.Errorf("exit code %d", status.ExitStatus())
 	}
 	if _, err := m.api.Version(context.Background()); err != nil {
 		t.Errorf("the first one: %v", err)

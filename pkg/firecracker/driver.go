@@ -2,13 +2,17 @@
 // a client of its API (client.go, requests.go, types*.go, limits.go), the
 // process (process.go, output.go) and the driver that joins them.
 //
-// It is no jail: the process runs as the caller, with Firecracker's own seccomp
-// filters, an empty environment and only the descriptors listed here. It knows
-// no images and no networks, and decides nothing by what a guest prints.
+// With root's rights the VMM runs in a jail that Firecracker's jailer makes
+// (jail.go): a user, a root directory, namespaces and cgroups of its own,
+// started and ended by a guard (guard.go). Without, it runs as the caller. In
+// both it has its own seccomp filters, an empty environment and only the
+// descriptors listed here. The package knows no images and no networks, and
+// decides nothing by what a guest prints.
 //
 // Lifecycle: Start is a list of named steps. What a step acquires it registers
 // to be freed, in one list that serves a failed start and the end of a VM
-// alike. The VMM dies with the process that called Start.
+// alike. The VMM dies with the process that called Start; Clean frees what
+// that process could not.
 package firecracker
 
 import (
@@ -25,6 +29,17 @@ import (
 type Options struct {
 	// Binary is the path of firecracker, "" to look on PATH.
 	Binary string
+	// NoJail runs Firecracker as root when the caller is root. Others have no
+	// jail in any case.
+	NoJail bool
+	// Jailer is the path of jailer, "" to look beside firecracker, then on PATH.
+	Jailer string
+	// JailIDs are the user and group ids of jails, the zero value for
+	// DefaultJailIDs.
+	JailIDs IDRange
+	// Guard is a command that calls RunGuard with the one argument that the
+	// driver appends. A jail needs it.
+	Guard []string
 	// Log gets the steps with their durations, and Firecracker's own log, at
 	// debug level. nil is silence.
 	Log *slog.Logger
@@ -32,18 +47,21 @@ type Options struct {
 
 // Driver implements vmm.Driver. Safe for concurrent use.
 type Driver struct {
-	binary string
-	log    *slog.Logger
-	host   host
+	o    Options
+	log  *slog.Logger
+	host host
 }
 
 var _ vmm.Driver = (*Driver)(nil)
 
 // New returns a Driver. It looks at nothing yet.
 func New(o Options) *Driver {
-	d := &Driver{binary: o.Binary, log: o.Log, host: thisHost()}
+	d := &Driver{o: o, log: o.Log, host: thisHost()}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
+	}
+	if d.o.JailIDs == (IDRange{}) {
+		d.o.JailIDs = DefaultJailIDs()
 	}
 	return d
 }
@@ -54,7 +72,7 @@ func (d *Driver) Name() string { return "firecracker" }
 // Start boots a VM as vmm.Driver says. An error names the step, and what
 // Firecracker said if it had begun to run.
 func (d *Driver) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
-	m, err := d.prepare(c)
+	m, err := d.prepare(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("start firecracker: %w", err)
 	}
@@ -64,6 +82,7 @@ func (d *Driver) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 	}{
 		{"clear the sockets", m.clearSockets},
 		{"open the console", m.openConsole},
+		{"make the jail", m.buildJail},
 		{"open the log", m.openLog},
 		{"start the process", m.startProcess},
 		{"wait for the API", m.waitReady},
@@ -88,16 +107,12 @@ func (d *Driver) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 }
 
 // prepare checks everything that can be checked before anything is made.
-func (d *Driver) prepare(c vmm.Config) (*machine, error) {
+func (d *Driver) prepare(ctx context.Context, c vmm.Config) (*machine, error) {
 	c, err := absolute(c)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.Validate(); err != nil {
-		return nil, err
-	}
-	requests, err := plan(c)
-	if err != nil {
 		return nil, err
 	}
 	names, err := filesIn(c.Dir)
@@ -114,9 +129,22 @@ func (d *Driver) prepare(c vmm.Config) (*machine, error) {
 	if p := d.host.check(); p != nil {
 		return nil, p
 	}
+	log := d.log.With("vm", c.ID)
+	jail, jailer, err := d.newJail(ctx, binary, log)
+	if err != nil {
+		return nil, err
+	}
+	seen := c
+	if jail != nil {
+		seen = inside(c)
+	}
+	requests, err := plan(seen)
+	if err != nil {
+		return nil, err
+	}
 	return &machine{
-		config: c, files: names, requests: requests, binary: binary,
-		log: d.log.With("vm", c.ID), done: make(chan struct{}),
+		config: c, files: names, requests: requests, binary: binary, jail: jail, jailer: jailer,
+		log: log, done: make(chan struct{}),
 	}, nil
 }
 

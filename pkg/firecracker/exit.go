@@ -29,8 +29,7 @@ func (m *machine) explain(err error) error {
 		case <-time.After(endTimeout):
 		}
 	}
-	state := m.proc.state()
-	if state == nil {
+	if _, ended := m.proc.state(); !ended {
 		return err
 	}
 	m.release() // all output has been read now
@@ -56,7 +55,7 @@ func isBroken(err error) bool {
 
 // outcome tells how the VMM ended. Its output must have been read to the end.
 func (m *machine) outcome() vmm.Exit {
-	status, _ := m.proc.state().Sys().(syscall.WaitStatus)
+	status, _ := m.proc.state()
 	if status.Signaled() {
 		return vmm.Exit{Code: -1, Signal: int(status.Signal()), Reason: m.signalReason(status.Signal())}
 	}

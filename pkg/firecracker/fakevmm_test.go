@@ -22,12 +22,18 @@ import (
 // name is what can carry this.
 const fakePrefix = "fake-"
 
+// guardVerb makes the test binary a jail's guard.
+const guardVerb = "guard"
+
 func TestMain(m *testing.M) {
 	if mode, ok := strings.CutPrefix(filepath.Base(os.Args[0]), fakePrefix); ok {
 		if mode == "supervisor" {
 			fakeSupervisor()
 		}
 		os.Exit(fakeVMM(mode, os.Args[1:]))
+	}
+	if len(os.Args) == 3 && os.Args[1] == guardVerb {
+		os.Exit(RunGuard(os.Args[2]))
 	}
 	os.Exit(m.Run())
 }

@@ -22,6 +22,8 @@ type machine struct {
 	files    files
 	requests []Request
 	binary   string
+	jail     *jail   // nil: Firecracker runs as we do
+	jailer   Version // of the jail's jailer
 	log      *slog.Logger
 
 	free    []func() // in the order of acquiring; called in reverse
@@ -56,7 +58,7 @@ func (m *machine) Exit() vmm.Exit {
 
 // Kill ends the VM at once.
 func (m *machine) Kill() error {
-	if m.proc.state() == nil {
+	if _, ended := m.proc.state(); !ended {
 		m.killed.Store(true)
 	}
 	m.proc.kill()
@@ -94,13 +96,18 @@ func (m *machine) release() {
 // onEnd registers what to free when the VMM has ended.
 func (m *machine) onEnd(f func()) { m.free = append(m.free, f) }
 
-// removeAtEnd registers a file of ours.
-func (m *machine) removeAtEnd(path string) {
+// tryAtEnd registers what to free when it can fail.
+func (m *machine) tryAtEnd(what string, f func() error) {
 	m.onEnd(func() {
-		if err := remove(path); err != nil {
-			m.log.Warn("firecracker left a file", "err", err)
+		if err := f(); err != nil {
+			m.log.Warn("end of firecracker", "step", what, "err", err)
 		}
 	})
+}
+
+// removeAtEnd registers a file of ours.
+func (m *machine) removeAtEnd(path string) {
+	m.tryAtEnd("remove a file", func() error { return remove(path) })
 }
 
 func (m *machine) clearSockets(context.Context) error {
@@ -129,10 +136,20 @@ func (m *machine) openConsole(context.Context) error {
 	return nil
 }
 
-// openLog makes the FIFO of Firecracker's log. Without one the log would go to
-// stdout, into the console; a file could grow without bound. What the FIFO does
-// not hold, Firecracker drops.
-func (m *machine) openLog(context.Context) error {
+func (m *machine) buildJail(context.Context) error {
+	if m.jail == nil {
+		return nil
+	}
+	m.jail.onEnd = m.tryAtEnd
+	return m.jail.build(m.config)
+}
+
+// makeLog makes the FIFO for the log.
+func (m *machine) makeLog() (err error) {
+	if m.jail != nil {
+		m.files.log, err = m.jail.addLog()
+		return err
+	}
 	if err := remove(m.files.log); err != nil {
 		return err
 	}
@@ -140,6 +157,16 @@ func (m *machine) openLog(context.Context) error {
 		return &fs.PathError{Op: "mkfifo", Path: m.files.log, Err: err}
 	}
 	m.removeAtEnd(m.files.log)
+	return nil
+}
+
+// openLog makes and opens the FIFO of Firecracker's log. Without one the log would go to
+// stdout, into the console; a file could grow without bound. What the FIFO does
+// not hold, Firecracker drops.
+func (m *machine) openLog(context.Context) error {
+	if err := m.makeLog(); err != nil {
+		return err
+	}
 	r, err := os.OpenFile(m.files.log, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
@@ -163,7 +190,7 @@ func (m *machine) openLog(context.Context) error {
 
 // startProcess runs Firecracker with pipes of its own: it makes the shared
 // description of its output non-blocking, which a terminal would suffer from.
-func (m *machine) startProcess(context.Context) error {
+func (m *machine) startProcess(ctx context.Context) error {
 	m.stderr = &tail{max: tailSize}
 	out, err := m.pipe(m.console)
 	if err != nil {
@@ -175,17 +202,28 @@ func (m *machine) startProcess(context.Context) error {
 		return err
 	}
 	defer errs.Close()
-	m.proc, err = startProcess(command{path: m.binary, args: m.args(), stdout: out, stderr: errs})
+	if m.jail == nil {
+		m.proc, err = startProcess(command{path: m.binary, args: m.args(), stdout: out, stderr: errs})
+		return err
+	}
+	m.proc, err = m.jail.start(ctx, m.config, m.jailArgs(), out, errs)
 	return err
 }
 
 // args are Firecracker's arguments: names that MicroPod chose, nothing else.
 func (m *machine) args() []string {
+	return append([]string{"--id", m.config.ID}, m.argsFor(m.files.api, m.files.log)...)
+}
+
+// jailArgs are what is after the jailer's own: that one adds --id itself.
+func (m *machine) jailArgs() []string { return m.argsFor("/"+jailAPI, "/"+jailLog) }
+
+func (m *machine) argsFor(api, log string) []string {
 	level := "Warn"
 	if m.log.Enabled(context.Background(), slog.LevelDebug) {
 		level = "Info"
 	}
-	return []string{"--id", m.config.ID, "--api-sock", m.files.api, "--log-path", m.files.log, "--level", level, "--show-level"}
+	return []string{"--api-sock", api, "--log-path", log, "--level", level, "--show-level"}
 }
 
 // pipe returns the end for the VMM to write to; what comes goes to the sink.
@@ -204,10 +242,10 @@ func (m *machine) waitReady(ctx context.Context) error {
 	m.api = NewClient(m.files.api)
 	m.onEnd(m.api.Close)
 	for delay := time.Millisecond; ; delay = min(2*delay, 20*time.Millisecond) {
-		v, err := m.api.Version(ctx)
+		v, err := m.askVersion(ctx)
 		if err == nil {
 			m.log.Debug("firecracker answers", "version", v.String())
-			return firstOf(supported(v), tighten(m.files.api))
+			return m.welcome(v)
 		}
 		// No socket yet, or one that is bound and not listened on.
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED) {
@@ -223,9 +261,38 @@ func (m *machine) waitReady(ctx context.Context) error {
 	}
 }
 
+// welcome decides by its release whether Firecracker may go on.
+func (m *machine) welcome(v Version) error {
+	if err := supported(v); err != nil {
+		return err
+	}
+	if m.jail != nil {
+		if err := sameRelease(m.jailer, v); err != nil {
+			return err
+		}
+	}
+	return tighten(m.files.api)
+}
+
+// askVersion is the first request; from a jail the socket must come out first.
+func (m *machine) askVersion(ctx context.Context) (Version, error) {
+	if m.jail != nil {
+		err := m.jail.linkOut(jailAPI, m.files.api)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return Version{}, err
+		}
+	}
+	return m.api.Version(ctx)
+}
+
 func (m *machine) configure(ctx context.Context) error {
 	for _, r := range m.requests {
 		if err := m.api.Do(ctx, r); err != nil {
+			return err
+		}
+	}
+	if m.jail != nil {
+		if err := m.jail.linkOut(jailVsock, m.config.VsockPath); err != nil {
 			return err
 		}
 	}

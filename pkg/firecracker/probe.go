@@ -82,7 +82,7 @@ func join(problems []*problem) (reason, fix string) {
 
 // lookup finds the program. The error says where it looked.
 func (d *Driver) lookup() (string, error) {
-	name, where := d.binary, d.binary
+	name, where := d.o.Binary, d.o.Binary
 	if name == "" {
 		name, where = "firecracker", "PATH "+os.Getenv("PATH")
 	}
@@ -126,10 +126,19 @@ type host struct {
 	kvm        string
 	cpuinfo    string
 	apiVersion func(*os.File) (int, error)
+
+	// What a jail needs.
+	root         bool // we are it
+	capabilities func() (uint64, error)
+	etc, proc    string
+	run          string // directory of what belongs to the whole host
 }
 
 func thisHost() host {
-	return host{kvm: "/dev/kvm", cpuinfo: "/proc/cpuinfo", apiVersion: kvmVersion}
+	return host{
+		kvm: "/dev/kvm", cpuinfo: "/proc/cpuinfo", apiVersion: kvmVersion,
+		root: os.Geteuid() == 0, capabilities: capabilities, etc: "/etc", proc: "/proc", run: "/run/micropod",
+	}
 }
 
 func kvmVersion(f *os.File) (int, error) {

@@ -41,7 +41,7 @@ func TestProbe(t *testing.T) {
 				tt.change(d)
 			}
 			a := d.Probe(context.Background())
-			if a.OK != tt.ok || a.Accel != "kvm" || a.Binary != d.binary {
+			if a.OK != tt.ok || a.Accel != "kvm" || a.Binary != d.o.Binary {
 				t.Errorf("%+v", a)
 			}
 			for _, want := range tt.reason {

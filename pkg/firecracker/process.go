@@ -16,6 +16,9 @@ type process struct {
 	cmd *exec.Cmd
 	// exited is closed once the program has ended and was waited for.
 	exited chan struct{}
+	// guard is where the VMM's guard reports, nil without one. Then cmd is the
+	// guard.
+	guard *guardLink
 }
 
 // command is what to run. Its files are the only ones the program gets,
@@ -25,6 +28,10 @@ type command struct {
 	args   []string
 	stdout *os.File
 	stderr *os.File
+	// guard makes the program one, with these files beside and namespaces of
+	// its own.
+	guard   *guardLink
+	guarded []*os.File
 }
 
 // startProcess runs c in its own session, in /, with no environment, and with
@@ -32,7 +39,7 @@ type command struct {
 // process ends, however that happens.
 //
 // A program that changes its user, as a jailer does, loses that last property
-// and needs another guard.
+// and needs a guard.
 func startProcess(c command) (*process, error) {
 	closeOnExec()
 	cmd := exec.Command(c.path, c.args...)
@@ -40,15 +47,26 @@ func startProcess(c command) (*process, error) {
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = c.stdout, c.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
-	p := &process{cmd: cmd, exited: make(chan struct{})}
+	if c.guard != nil {
+		cmd.ExtraFiles = c.guarded
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+		// This one makes all mounts private as well.
+		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
+		// The guard sleeps for all its life.
+		cmd.Env = []string{"GOMAXPROCS=1"}
+	}
+	p := &process{cmd: cmd, exited: make(chan struct{}), guard: c.guard}
 	started := make(chan error)
 	go p.run(started)
 	if err := <-started; err != nil {
 		return nil, err
 	}
+	if c.guard != nil {
+		return p, nil // it does the rest
+	}
 	// A core file would hold the guest's memory.
 	none := unix.Rlimit{}
-	if err := unix.Prlimit(p.pid(), unix.RLIMIT_CORE, &none, nil); err != nil && err != unix.ESRCH {
+	if err := unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_CORE, &none, nil); err != nil && err != unix.ESRCH {
 		p.kill()
 		return nil, fmt.Errorf("limit core files: %w", err)
 	}
@@ -74,10 +92,19 @@ func (p *process) run(started chan<- error) {
 	}
 	// The outcome is in cmd.ProcessState; there is no output to copy.
 	_ = p.cmd.Wait()
+	if p.guard != nil {
+		p.guard.finish()
+	}
 	close(p.exited)
 }
 
-func (p *process) pid() int { return p.cmd.Process.Pid }
+// pid is the VMM's, not the guard's.
+func (p *process) pid() int {
+	if p.guard != nil {
+		return p.guard.pid
+	}
+	return p.cmd.Process.Pid
+}
 
 // kill ends the program and returns when it was waited for. Idempotent.
 func (p *process) kill() {
@@ -86,14 +113,19 @@ func (p *process) kill() {
 	<-p.exited
 }
 
-// state tells how the program ended; nil before that.
-func (p *process) state() *os.ProcessState {
+// state tells how the VMM ended; false before that.
+func (p *process) state() (syscall.WaitStatus, bool) {
 	select {
 	case <-p.exited:
-		return p.cmd.ProcessState
 	default:
-		return nil
+		return 0, false
 	}
+	// A guard that was killed, and the VMM with it, has told nothing.
+	if p.guard != nil && p.guard.ended != nil {
+		return *p.guard.ended, true
+	}
+	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return status, true
 }
 
 // closeOnExec keeps descriptors that this process inherited without the flag,

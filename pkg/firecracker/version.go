@@ -23,11 +23,12 @@ func minimum() Version { return Version{Major: 1, Minor: 12} }
 func recommended() Version { return Version{Major: 1, Minor: 16} }
 
 // ParseVersion reads "1.16.1", "v1.16.1", "1.17.0-dev" or the first line of
-// `firecracker --version`. The text may come from any program: it is bounded.
+// `firecracker --version` and `jailer --version`. The text may come from any program: it is bounded.
 func ParseVersion(s string) (Version, error) {
 	line, _, _ := strings.Cut(s, "\n")
 	line = strings.TrimSpace(line)
 	line = strings.TrimPrefix(line, "Firecracker ")
+	line = strings.TrimPrefix(line, "Jailer ")
 	line = strings.TrimPrefix(line, "v")
 	if len(line) > 64 {
 		return Version{}, fmt.Errorf("%w: %d characters", errVersion, len(line))
