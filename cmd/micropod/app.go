@@ -34,6 +34,8 @@ type globals struct {
 	root      string
 	debug     bool
 	logFormat string
+	jailer    bool
+	jailIDs   string
 }
 
 // rootDir is the absolute path of MicroPod's directory.

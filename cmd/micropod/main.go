@@ -20,6 +20,7 @@ import (
 
 func main() {
 	runAsAgent(os.Args)
+	runAsGuard(os.Args)
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -33,9 +34,15 @@ func openManager(a *app) (*manager.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the path of this program: %w", err)
 	}
+	ids, err := firecracker.ParseIDRange(a.globals.jailIDs)
+	if err != nil {
+		return nil, fmt.Errorf("--jail-ids: %w", err)
+	}
 	return manager.Open(root, manager.Options{
 		Drivers: []vmm.Driver{
-			firecracker.New(firecracker.Options{Log: a.log}),
+			firecracker.New(firecracker.Options{
+				NoJail: !a.globals.jailer, JailIDs: ids, Guard: []string{self, guardVerb}, Log: a.log,
+			}),
 			qemu.New(qemu.Options{Log: a.log}),
 		},
 		Agent:      agentFiles,
@@ -49,7 +56,8 @@ func openManager(a *app) (*manager.Manager, error) {
 // supervisorCommand is the command that the manager runs, detached, for each VM;
 // it appends the container's id.
 func supervisorCommand(self, root string, g globals) []string {
-	cmd := []string{self, "--root", root, "--log-format", g.logFormat}
+	cmd := []string{self, "--root", root, "--log-format", g.logFormat,
+		fmt.Sprintf("--jailer=%t", g.jailer), "--jail-ids", g.jailIDs}
 	if g.debug {
 		cmd = append(cmd, "--debug")
 	}

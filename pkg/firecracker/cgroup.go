@@ -79,6 +79,13 @@ func (h hierarchy) parent() string { return filepath.Join(h.mount, cgroupParent)
 
 func (h hierarchy) leaf(id string) string { return filepath.Join(h.parent(), id) }
 
+// unlimited lists the controllers that none of the hierarchies has.
+func unlimited(in []hierarchy) []string {
+	return slices.DeleteFunc(controllers(), func(c string) bool {
+		return slices.ContainsFunc(in, func(h hierarchy) bool { return slices.Contains(h.controllers, c) })
+	})
+}
+
 // hierarchies finds where each controller is: in a tree of version 1, or in the
 // one of version 2. Hosts may have both. A controller that is nowhere is left out.
 func hierarchies(mountinfo io.Reader) ([]hierarchy, error) {

@@ -52,7 +52,10 @@ type Driver struct {
 	host host
 }
 
-var _ vmm.Driver = (*Driver)(nil)
+var (
+	_ vmm.Driver  = (*Driver)(nil)
+	_ vmm.Cleaner = (*Driver)(nil)
+)
 
 // New returns a Driver. It looks at nothing yet.
 func New(o Options) *Driver {

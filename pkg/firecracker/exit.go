@@ -83,6 +83,9 @@ func (m *machine) signalReason(s syscall.Signal) string {
 	if s == unix.SIGKILL && m.killed.Load() {
 		return "killed"
 	}
+	if s == unix.SIGKILL && m.jail != nil && m.jail.oom {
+		return "firecracker was killed: it needed more memory than its cgroup has"
+	}
 	reason := fmt.Sprintf("firecracker was ended by signal %d (%s)", int(s), unix.SignalName(s))
 	if s == unix.SIGABRT {
 		reason = "firecracker panicked (SIGABRT)"

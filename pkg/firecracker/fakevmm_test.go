@@ -27,8 +27,14 @@ const guardVerb = "guard"
 
 func TestMain(m *testing.M) {
 	if mode, ok := strings.CutPrefix(filepath.Base(os.Args[0]), fakePrefix); ok {
-		if mode == "supervisor" {
+		switch mode {
+		case "supervisor":
 			fakeSupervisor()
+		case "jailer-supervisor":
+			fakeJailSupervisor()
+		case "hog":
+			hog()
+			os.Exit(0)
 		}
 		os.Exit(fakeVMM(mode, os.Args[1:]))
 	}
@@ -214,4 +220,34 @@ func fakeSupervisor() {
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+// fakeJailSupervisor configures a VM in a jail, tells its pid and user, and
+// waits to be killed.
+func fakeJailSupervisor() {
+	dir := os.Args[2]
+	d, err := newJailDriver(os.Args[1], dir)
+	if err == nil {
+		var m *machine
+		if m, err = runSteps(d, configIn(dir), true); err == nil {
+			fmt.Println(m.PID(), m.jail.id())
+			time.Sleep(time.Hour)
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// hog enters cgroups and takes more memory than a VM of these tests may.
+func hog() {
+	for _, procs := range os.Args[1:] {
+		if err := os.WriteFile(procs, []byte("0"), 0); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
+	}
+	b := make([]byte, 400<<20)
+	for i := 0; i < len(b); i += 4096 {
+		b[i] = 1
+	}
 }

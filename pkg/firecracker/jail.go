@@ -1,7 +1,6 @@
 package firecracker
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,6 +35,7 @@ type jail struct {
 	lease   *idLease
 	cgroups cgroups
 	binds   []bind
+	oom     bool // at the end: the kernel killed for want of memory
 }
 
 // id is the number of the jail's user and group.
@@ -113,8 +113,14 @@ func (j *jail) makeCgroups(c vmm.Config) error {
 	if err != nil {
 		return fmt.Errorf("find cgroups: %w", err)
 	}
+	if missing := unlimited(in); len(missing) > 0 {
+		j.log.Warn("no cgroup limits: this host lacks the controllers", "controllers", missing)
+	}
 	j.cgroups = cgroups{lock: j.host.cgroupLock(), id: c.ID, in: in}
-	j.onEnd("remove the cgroups", j.cgroups.remove)
+	j.onEnd("remove the cgroups", func() error {
+		j.oom = j.cgroups.outOfMemory()
+		return j.cgroups.remove()
+	})
 	if err := j.cgroups.create(c); err != nil {
 		return fmt.Errorf("make cgroups: %w", err)
 	}
@@ -158,9 +164,8 @@ func maxFile(c vmm.Config) int64 {
 }
 
 // Clean frees what a jailed VM left whose process was killed: processes,
-// cgroups, the user id, the disk's owner and the jail itself. It implements
-// vmm.Cleaner.
-func (d *Driver) Clean(_ context.Context, id, dir string) error {
+// cgroups, the user id, the disk's owner and the jail itself.
+func (d *Driver) Clean(id, dir string) error {
 	if os.Geteuid() != 0 {
 		return nil // nothing was jailed
 	}

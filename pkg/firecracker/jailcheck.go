@@ -35,6 +35,36 @@ func (d *Driver) newJail(ctx context.Context, binary string, log *slog.Logger) (
 	return &jail{jailer: jailer, binary: binary, guard: d.o.Guard, host: d.host, ids: d.o.JailIDs, log: log}, v, nil
 }
 
+// probeJail says how VMs will be kept from the host, or why they cannot be.
+// Without a binary, or one of unknown release, there is nothing to hold the
+// jailer against.
+func (d *Driver) probeJail(ctx context.Context, binary string, v Version) (wall string, err error) {
+	switch {
+	case !d.host.root:
+		return "no jailer without root: VMMs run as this user, behind seccomp filters, without cgroup limits", nil
+	case d.o.NoJail:
+		return "the jailer is off: VMMs run as root, behind seccomp filters, without cgroup limits", nil
+	case v == Version{}:
+		return "", nil
+	}
+	_, jailer, err := d.checkJail(ctx, binary)
+	if err == nil {
+		err = sameRelease(jailer, v)
+	}
+	if err != nil {
+		return "", err
+	}
+	in, err := d.host.hierarchies()
+	if err != nil {
+		return "", &problem{fmt.Sprintf("find cgroups: %v", err), ""}
+	}
+	wall = fmt.Sprintf("each VMM in a jail with a user of its own (%s)", d.o.JailIDs)
+	if missing := unlimited(in); len(missing) > 0 {
+		wall += ", without limits that this host has no cgroup controller for: " + strings.Join(missing, ", ")
+	}
+	return wall, nil
+}
+
 // checkJail looks at all that a jail needs, and returns the jailer with its
 // release.
 func (d *Driver) checkJail(ctx context.Context, binary string) (jailer string, v Version, err error) {

@@ -48,14 +48,18 @@ func (d *Driver) Probe(ctx context.Context) vmm.Availability {
 	if p := d.host.check(); p != nil {
 		problems = append(problems, asProblem(p))
 	}
+	wall, err := d.probeJail(ctx, binary, v)
+	if err != nil {
+		problems = append(problems, asProblem(err))
+	}
 	if len(problems) > 0 {
 		a.Reason, a.Fix = join(problems)
 		return a
 	}
 	a.OK = true
-	a.Reason = fmt.Sprintf("firecracker %s and %s are usable", v, d.host.kvm)
+	a.Reason = fmt.Sprintf("firecracker %s and %s are usable; %s", v, d.host.kvm, wall)
 	if w := v.Warnings(); len(w) > 0 {
-		a.Reason = fmt.Sprintf("firecracker %s works but has known holes: %s", v, strings.Join(w, "; "))
+		a.Reason = fmt.Sprintf("firecracker %s works but has known holes: %s; %s", v, strings.Join(w, "; "), wall)
 		a.Fix = fmt.Sprintf("%s to get %s", downloadHint, recommended().line())
 	}
 	return a

@@ -98,7 +98,7 @@ func (v Version) Warnings() []string {
 		w = append(w, "CVE-2026-5747: a guest's root can write outside the virtio-PCI device's memory (fixed in 1.14.4 and 1.15.1; MicroPod uses no PCI)")
 	}
 	if below(13, 2) || (v.Minor == 14 && below(14, 1)) {
-		w = append(w, "CVE-2026-1386: the jailer follows a planted symbolic link (fixed in 1.13.2 and 1.14.1)")
+		w = append(w, "CVE-2026-1386: the jailer follows a planted symbolic link (fixed in 1.13.2 and 1.14.1; MicroPod lets nobody plant one)")
 	}
 	if below(14, 4) || (v.Minor == 15 && below(15, 1)) {
 		w = append(w, "a guest can grow the VMM's memory through the entropy device (fixed in 1.14.4 and 1.15.1)")

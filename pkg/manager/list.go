@@ -10,6 +10,7 @@ import (
 
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
+	"github.com/micropod/micropod/pkg/vmm"
 )
 
 // ListOptions select containers.
@@ -135,6 +136,9 @@ func (m *Manager) reap(id string) error {
 		return err
 	}
 	paths := m.state.Paths(id)
+	if err := m.clean(id, st.Driver.Name); err != nil {
+		return err
+	}
 	if err := supervisor.RemoveSockets(paths); err != nil {
 		return err
 	}
@@ -148,6 +152,21 @@ func (m *Manager) reap(id string) error {
 		return m.state.Remove(id)
 	}
 	return state.WriteStatus(paths, *st)
+}
+
+// clean has the VMM's driver free what a VM that nobody watches any more left.
+// An empty name stands for one that is not known.
+func (m *Manager) clean(id, driver string) error {
+	for _, d := range m.o.Drivers {
+		c, ok := d.(vmm.Cleaner)
+		if !ok || driver != "" && driver != d.Name() {
+			continue
+		}
+		if err := c.Clean(id, m.state.Paths(id).VMM()); err != nil {
+			return fmt.Errorf("clean up after %s: %w", d.Name(), err)
+		}
+	}
+	return nil
 }
 
 func describe(c *Container, s *state.Config) {

@@ -144,7 +144,11 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 	defer lock.Unlock()
 	// A status that cannot be read, or not be written for want of room, must not
 	// keep its container for ever.
-	if err := m.reap(vm.ID); err != nil && !errors.Is(err, state.ErrDamaged) && !errors.Is(err, syscall.ENOSPC) {
+	err = m.reap(vm.ID)
+	if errors.Is(err, state.ErrDamaged) {
+		err = m.clean(vm.ID, "")
+	}
+	if err != nil && !errors.Is(err, syscall.ENOSPC) {
 		return err
 	}
 	return m.state.Remove(vm.ID)

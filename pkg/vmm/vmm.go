@@ -93,6 +93,16 @@ type Driver interface {
 	Start(ctx context.Context, c Config) (Machine, error)
 }
 
+// Cleaner is a Driver whose VMs own more than their process and Config.Dir,
+// such as cgroups. The process that called Start frees that at the VM's end;
+// Clean is for when it was killed.
+type Cleaner interface {
+	// Clean ends and frees what is left of the VM. It is called with the
+	// Config's ID and Dir, when nobody can start or watch that VM, with what
+	// is in Dir still there. Idempotent, and no error for a VM that left nothing.
+	Clean(id, dir string) error
+}
+
 // Machine is one running VM. Safe for concurrent use.
 type Machine interface {
 	// PID is the process id of the VMM.
