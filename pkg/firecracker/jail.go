@@ -70,7 +70,7 @@ func (j *jail) makeRoot(c vmm.Config) error {
 		return err
 	}
 	if err := checkTrusted(dir); err != nil {
-		return err
+		return &problem{err.Error(), noJailHint}
 	}
 	j.base = filepath.Join(dir, jailDir)
 	if err := removeOld(j.base); err != nil {

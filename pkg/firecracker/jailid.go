@@ -19,9 +19,15 @@ import (
 // jails. No two VMs of a host have one of them at the same time.
 type IDRange struct{ First, Last uint32 }
 
-// DefaultJailIDs lie where no distribution and no container manager gives ids
-// out (see UIDS-GIDS of systemd: 1879048192 to 2147352575 are unused).
-func DefaultJailIDs() IDRange { return IDRange{1900000000, 1900065535} }
+// The default range lies where no distribution and no container manager gives
+// ids out (UIDS-GIDS of systemd: 1879048192 to 2147352575 are unused).
+const (
+	firstJailID = 1900000000
+	lastJailID  = 1900065535
+)
+
+// DefaultJailIDs are free on ordinary hosts.
+func DefaultJailIDs() IDRange { return IDRange{firstJailID, lastJailID} }
 
 // Ids that mean something else.
 const (

@@ -116,6 +116,9 @@ func versionOf(ctx context.Context, binary string) (Version, error) {
 	out := &tail{max: 4 << 10, head: true}
 	cmd.Stdout = out
 	if err := cmd.Run(); err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return Version{}, ctx.Err() // says nothing about the program
+		}
 		return Version{}, &problem{fmt.Sprintf("%s --version: %v", binary, err), downloadHint}
 	}
 	v, err := ParseVersion(out.String())

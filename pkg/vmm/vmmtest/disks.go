@@ -94,9 +94,14 @@ func (s *suite) testDisks(t *testing.T) {
 func checkDescriptors(t *testing.T, pid int, disks []vmm.Disk) {
 	open := descriptors(t, pid)
 	for i, d := range disks {
+		disk, err := os.Stat(d.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
 		found := false
 		for _, fd := range open {
-			if fd.target != d.Path {
+			// A VMM with a root directory of its own has another path to it.
+			if !os.SameFile(fd.file, disk) {
 				continue
 			}
 			found = true
@@ -113,6 +118,7 @@ func checkDescriptors(t *testing.T, pid int, disks []vmm.Disk) {
 type descriptor struct {
 	number int
 	target string
+	file   os.FileInfo
 	flags  int
 }
 
@@ -129,11 +135,15 @@ func descriptors(t *testing.T, pid int) []descriptor {
 		if err != nil {
 			continue // closed since
 		}
+		file, err := os.Stat(dir + "fd/" + e.Name())
+		if err != nil {
+			continue
+		}
 		info, err := os.ReadFile(dir + "fdinfo/" + e.Name())
 		if err != nil {
 			continue
 		}
-		d := descriptor{target: target}
+		d := descriptor{target: target, file: file}
 		d.number, _ = strconv.Atoi(e.Name())
 		for line := range strings.Lines(string(info)) {
 			fmt.Sscanf(line, "flags: %o", &d.flags)

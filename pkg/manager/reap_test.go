@@ -1,0 +1,120 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/vmm"
+)
+
+// cleaningDriver only cleans, and says what for.
+type cleaningDriver struct {
+	vmm.Driver
+	name    string
+	cleaned *[]string
+	err     error
+}
+
+func (d cleaningDriver) Name() string { return d.name }
+
+func (d cleaningDriver) Clean(id, dir string) error {
+	// What a crash left must still be there: it tells what to clean.
+	if _, err := os.Stat(filepath.Join(dir, "left")); err != nil {
+		return err
+	}
+	*d.cleaned = append(*d.cleaned, d.name+" "+id)
+	return d.err
+}
+
+// plainDriver has nothing to clean.
+type plainDriver struct{ vmm.Driver }
+
+func (plainDriver) Name() string { return "plain" }
+
+// lostContainer is one whose supervisor died.
+func lostContainer(t *testing.T, m *Manager, driver string) string {
+	t.Helper()
+	id := state.NewID()
+	c := state.Config{ID: id, Name: "n" + id[:8], Args: []string{"true"}}
+	if err := m.state.Create(c, func(state.Paths) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	paths := m.state.Paths(id)
+	if err := os.Mkdir(paths.VMM(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(paths.VMM(), "left"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	st := state.Status{Phase: state.PhaseRunning, Driver: state.Driver{Name: driver}}
+	if err := state.WriteStatus(paths, st); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// TestReapCleans: the next look at a container whose supervisor was killed has
+// its VMM's driver, and no other one, free what is left of the VM.
+func TestReapCleans(t *testing.T) {
+	var cleaned []string
+	broken := errors.New("broken")
+	m, err := Open(t.TempDir(), Options{Drivers: []vmm.Driver{
+		cleaningDriver{name: "other", cleaned: &cleaned}, plainDriver{}, cleaningDriver{name: "ours", cleaned: &cleaned},
+		cleaningDriver{name: "failing", cleaned: &cleaned, err: broken},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, plain, failing := lostContainer(t, m, "ours"), lostContainer(t, m, "plain"), lostContainer(t, m, "failing")
+	for range 2 { // once is enough
+		list, err := m.List(context.Background(), ListOptions{All: true})
+		if err != nil || len(list) != 3 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		for _, c := range list {
+			switch {
+			case c.ID == failing && (c.State != StateBroken || !strings.Contains(c.Problem, "clean up after failing: broken")):
+				t.Errorf("%+v", c)
+			case c.ID != failing && (c.State != StateExited || c.ExitCode != 137):
+				t.Errorf("%+v", c)
+			}
+		}
+	}
+	want := []string{"failing " + failing, "failing " + failing, "ours " + ours}
+	slices.Sort(cleaned)
+	if !slices.Equal(cleaned, want) {
+		t.Errorf("cleaned: %v, want %v", cleaned, want)
+	}
+	for _, id := range []string{ours, plain} {
+		if _, err := os.Stat(m.state.Paths(id).VMM()); err == nil {
+			t.Errorf("the directory of %s is left", id)
+		}
+	}
+}
+
+// TestRemoveCleansWhatCannotBeRead: a damaged status hides which driver it was.
+func TestRemoveCleansWhatCannotBeRead(t *testing.T) {
+	var cleaned []string
+	m, err := Open(t.TempDir(), Options{Drivers: []vmm.Driver{
+		cleaningDriver{name: "a", cleaned: &cleaned}, cleaningDriver{name: "b", cleaned: &cleaned},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := lostContainer(t, m, "a")
+	if err := os.WriteFile(m.state.Paths(id).Status(), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Remove(context.Background(), id, true); err != nil {
+		t.Error(err)
+	}
+	if !slices.Equal(cleaned, []string{"a " + id, "b " + id}) {
+		t.Errorf("cleaned: %v", cleaned)
+	}
+}
