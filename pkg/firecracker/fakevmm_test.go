@@ -91,7 +91,7 @@ func fakeVMM(mode string, args []string) int {
 		unix.Umask(0)
 	case "never":
 		fmt.Fprintln(log, "waiting")
-		select {}
+		time.Sleep(time.Hour)
 	}
 	l, err := net.Listen("unix", flags["--api-sock"])
 	if err != nil {
@@ -100,13 +100,13 @@ func fakeVMM(mode string, args []string) int {
 	}
 	if mode == "silent" { // bound, never answered
 		fmt.Fprintln(log, "waiting")
-		select {}
+		time.Sleep(time.Hour)
 	}
 	s := &fakeAPI{version: fakeRelease(mode)}
 	s.on = func(method, path string, body []byte) string {
 		if mode == "hang" && path == "/actions" {
 			fmt.Fprintln(log, "waiting")
-			select {}
+			time.Sleep(time.Hour)
 		}
 		return fakeDevice(mode, path, body)
 	}
@@ -141,7 +141,7 @@ func fakeDevice(mode, path string, body []byte) string {
 	case mode == "die" && path == "/boot-source":
 		fmt.Fprintln(os.Stderr, "thread 'fc_api' panicked")
 		_ = unix.Kill(os.Getpid(), unix.SIGTERM)
-		select {}
+		time.Sleep(time.Hour)
 	case path == "/vsock":
 		var v Vsock
 		if err := json.Unmarshal(body, &v); err != nil {
