@@ -208,13 +208,27 @@ func writeControl(path, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// procs are the files by which a process enters.
+// procs are the files by which a process enters the cgroups of version 1.
 func (g cgroups) procs() []string {
 	var all []string
 	for _, h := range g.in {
-		all = append(all, filepath.Join(h.leaf(g.id), "cgroup.procs"))
+		if !h.v2 {
+			all = append(all, filepath.Join(h.leaf(g.id), "cgroup.procs"))
+		}
 	}
 	return all
+}
+
+// birthplace opens the cgroup of version 2, nil if there is none. A process
+// that is born there (CLONE_INTO_CGROUP) need not move, for which the kernel
+// stops all forks and exits of the host.
+func (g cgroups) birthplace() (*os.File, error) {
+	for _, h := range g.in {
+		if h.v2 {
+			return os.Open(h.leaf(g.id))
+		}
+	}
+	return nil, nil
 }
 
 // outOfMemory reports that the kernel killed a process of the VM for want of

@@ -19,7 +19,7 @@ const (
 
 // guardSpec is what a guard does, as its one argument.
 type guardSpec struct {
-	// Cgroups are the cgroup.procs files to enter.
+	// Cgroups are the cgroup.procs files to enter, of version 1.
 	Cgroups []string
 	// Dir gets a mount of its own that allows devices and programs.
 	Dir string

@@ -37,12 +37,19 @@ func (j *jail) start(ctx context.Context, c vmm.Config, args []string, stdout, s
 	if err != nil {
 		return nil, fmt.Errorf("socket of the guard: %w", err)
 	}
+	cgroup, err := j.cgroups.birthplace()
+	if err != nil {
+		link.conn.Close()
+		theirs.Close()
+		return nil, fmt.Errorf("open the cgroup: %w", err)
+	}
 	argv := append(slices.Clone(j.guard), string(spec))
 	p, err := startProcess(command{
 		path: argv[0], args: argv[1:], stdout: stdout, stderr: stderr,
-		guarded: []*os.File{guardReport - 3: theirs, guardLease - 3: j.lease.file}, guard: link,
+		guarded: []*os.File{guardReport - 3: theirs, guardLease - 3: j.lease.file}, guard: link, cgroup: cgroup,
 	})
 	theirs.Close()
+	cgroup.Close() // nil is no harm
 	if err != nil {
 		link.conn.Close()
 		return nil, fmt.Errorf("start the guard: %w", err)

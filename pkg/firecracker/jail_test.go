@@ -477,7 +477,10 @@ func starve(m *machine) error {
 	if err != nil {
 		return err
 	}
-	hog := &exec.Cmd{Path: self, Args: append([]string{fakePrefix + "hog"}, m.jail.cgroups.procs()...)}
+	hog := &exec.Cmd{Path: self, Args: []string{fakePrefix + "hog"}}
+	for _, h := range m.jail.cgroups.in {
+		hog.Args = append(hog.Args, filepath.Join(h.leaf(m.config.ID), "cgroup.procs"))
+	}
 	if err := hog.Run(); err == nil {
 		return errors.New("the cgroup has no limit")
 	}

@@ -32,6 +32,7 @@ type command struct {
 	// its own.
 	guard   *guardLink
 	guarded []*os.File
+	cgroup  *os.File // of version 2, where it begins; nil for our own
 }
 
 // startProcess runs c in its own session, in /, with no environment, and with
@@ -52,6 +53,9 @@ func startProcess(c command) (*process, error) {
 		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
 		// This one makes all mounts private as well.
 		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
+		if c.cgroup != nil {
+			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(c.cgroup.Fd())
+		}
 		// The guard sleeps for all its life.
 		cmd.Env = []string{"GOMAXPROCS=1"}
 	}
