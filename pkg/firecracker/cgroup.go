@@ -131,6 +131,33 @@ func unescapeMount(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
+// check says why no cgroup can be made here, nil if one can. It changes nothing.
+func (h hierarchy) check() error {
+	if err := unix.Access(h.mount, unix.W_OK); err != nil {
+		return &fs.PathError{Op: "make cgroups in", Path: h.mount, Err: err}
+	}
+	if !h.v2 {
+		return nil
+	}
+	on, err := os.ReadFile(filepath.Join(h.mount, "cgroup.subtree_control"))
+	if err != nil {
+		return err
+	}
+	for _, c := range h.controllers {
+		if slices.Contains(strings.Fields(string(on)), c) {
+			continue
+		}
+		// cgroups(7), "no internal processes"; the true root, which has no type,
+		// is free of that rule. A container's root is not the true one.
+		procs, err := os.ReadFile(filepath.Join(h.mount, "cgroup.procs"))
+		_, typeErr := os.Stat(filepath.Join(h.mount, "cgroup.type"))
+		if err == nil && len(procs) > 0 && typeErr == nil {
+			return fmt.Errorf("the %s controller cannot be handed down: there are processes in %s itself", c, h.mount)
+		}
+	}
+	return nil
+}
+
 // cgroups are those of one VM, one in each hierarchy.
 type cgroups struct {
 	lock string // file that orders making and removing the parent

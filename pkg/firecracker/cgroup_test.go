@@ -63,6 +63,32 @@ func TestHierarchies(t *testing.T) {
 	}
 }
 
+func TestCheckHierarchy(t *testing.T) {
+	for name, tt := range map[string]struct {
+		files map[string]string
+		v2    bool
+		want  string
+	}{
+		"v1":                          {nil, false, ""},
+		"all handed down":             {map[string]string{"cgroup.subtree_control": "cpu memory pids", "cgroup.procs": "1", "cgroup.type": "domain"}, true, ""},
+		"the true root":               {map[string]string{"cgroup.subtree_control": "", "cgroup.procs": "1"}, true, ""},
+		"a container without procs":   {map[string]string{"cgroup.subtree_control": "cpu", "cgroup.procs": "", "cgroup.type": "domain"}, true, ""},
+		"a container with processes":  {map[string]string{"cgroup.subtree_control": "cpu", "cgroup.procs": "1", "cgroup.type": "domain"}, true, "the memory controller cannot be handed down: there are processes in "},
+		"no control file, so no tree": {nil, true, "cgroup.subtree_control: no such file"},
+	} {
+		h := hierarchy{mount: t.TempDir(), v2: tt.v2, controllers: controllers()}
+		for file, text := range tt.files {
+			writeFile(t, filepath.Join(h.mount, file), text)
+		}
+		if err := h.check(); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := (hierarchy{mount: "/none"}).check(); err == nil {
+		t.Error("a mount that is not there")
+	}
+}
+
 // TestCgroupsWithoutLimits: a kernel without swap accounting lacks files that
 // are optional; any other one must be there.
 func TestCgroupsWithoutLimits(t *testing.T) {

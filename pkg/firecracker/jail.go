@@ -19,7 +19,7 @@ import (
 const jailDir = "jail"
 
 // jail is the place of one VMM: a user of its own, a root directory, cgroups
-// and, by the guard that starts it, a pid and a mount namespace.
+// and, by the guard that starts it, pid, mount and network namespaces.
 type jail struct {
 	jailer string
 	binary string // Firecracker's
@@ -166,7 +166,7 @@ func maxFile(c vmm.Config) int64 {
 // Clean frees what a jailed VM left whose process was killed: processes,
 // cgroups, the user id, the disk's owner and the jail itself.
 func (d *Driver) Clean(id, dir string) error {
-	if os.Geteuid() != 0 {
+	if !d.host.root {
 		return nil // nothing was jailed
 	}
 	in, err := d.host.hierarchies()

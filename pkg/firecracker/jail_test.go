@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -236,12 +237,17 @@ func checkJailedDescriptors(t *testing.T, m *machine) {
 }
 
 func checkNamespaces(t *testing.T, m *machine) {
-	for _, ns := range []string{"pid", "mnt"} {
+	for _, ns := range []string{"pid", "mnt", "net"} {
 		theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", m.PID(), ns))
 		ours, err2 := os.Readlink("/proc/self/ns/" + ns)
 		if err != nil || err2 != nil || theirs == ours {
 			t.Errorf("%s namespace %s is ours, %v %v", ns, theirs, err, err2)
 		}
+	}
+	// Nothing but a loopback that is down.
+	interfaces, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", m.PID()))
+	if err != nil || strings.Count(string(interfaces), ":") != 1 || !strings.Contains(string(interfaces), "lo:") {
+		t.Errorf("its interfaces: %s, %v", interfaces, err)
 	}
 	root := fmt.Sprintf("/proc/%d/root", m.PID())
 	a, err := os.Stat(root)
@@ -401,6 +407,98 @@ func TestJailsAreApart(t *testing.T) {
 	checkFreed(t, d, a, m.jail.id())
 	if _, err := n.api.Instance(context.Background()); err != nil {
 		t.Errorf("after the end of the other: %v", err)
+	}
+}
+
+// TestManyJailsAtOnce: starts and ends that meet share the parent of their
+// cgroups, and no user.
+func TestManyJailsAtOnce(t *testing.T) {
+	d := jailDriver(t)
+	var wg sync.WaitGroup
+	var users sync.Map
+	for i := range 6 {
+		wg.Go(func() {
+			c := setup(t)
+			c.ID = fmt.Sprintf("machine%05d", i)
+			for range 3 {
+				m, err := runSteps(d, c, true)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				id := m.jail.id()
+				if other, taken := users.LoadOrStore(id, i); taken {
+					t.Errorf("%d has the user of %v", i, other)
+				}
+				if got := statusOf(t, m.PID())["Uid"]; !strings.HasPrefix(got, strconv.Itoa(id)+" ") {
+					t.Errorf("%d runs as %s", i, got)
+				}
+				users.Delete(id)
+				m.abandon()
+				if got := names(t, c); got != before {
+					t.Errorf("afterwards there are: %s", got)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	in, err := d.host.hierarchies()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range in {
+		for i := range 6 {
+			if _, err := os.Lstat(h.leaf(fmt.Sprintf("machine%05d", i))); err == nil {
+				t.Errorf("the cgroup of %d is left in %s", i, h.mount)
+			}
+		}
+	}
+}
+
+// TestJailOfBlockDevices: a device gets a node in the jail, the host's one stays
+// as it is.
+func TestJailOfBlockDevices(t *testing.T) {
+	d := jailDriver(t)
+	c := setup(t)
+	for _, disk := range c.Disks {
+		if err := errors.Join(os.Remove(disk.Path), unix.Mknod(disk.Path, unix.S_IFBLK|0o660, int(unix.Mkdev(7, 0)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := d.prepare(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.abandon()
+	if err := m.buildJail(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]string{"vda": "Dr--------", "vdb": "Drw-------"} {
+		if got, want := show(t, filepath.Join(m.jail.root, name)), fmt.Sprintf("%s %d:%d 1", mode, m.jail.id(), m.jail.id()); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	for _, disk := range c.Disks {
+		if got := show(t, disk.Path); !strings.HasPrefix(got, "Drw-") || !strings.HasSuffix(got, " 0:0 1") {
+			t.Errorf("the host's device is %s", got)
+		}
+	}
+}
+
+// TestCleanWithoutRoot has nothing to do, and no right to try.
+func TestCleanWithoutRoot(t *testing.T) {
+	c := setup(t)
+	jail := filepath.Join(c.Dir, jailDir)
+	if err := os.Mkdir(jail, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := New(Options{})
+	d.host.root, d.host.run, d.host.proc = false, "/none", "/none"
+	if err := d.Clean(c.ID, c.Dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(jail); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // noJailHint is the way out for who does not want a jail.
-const noJailHint = "or turn the jailer off with --jailer=false"
+const noJailHint = "turn the jailer off with --jailer=false"
 
 // jailed reports whether VMs get a jail: only root can make one.
 func (d *Driver) jailed() bool { return d.host.root && !d.o.NoJail }
@@ -56,7 +56,7 @@ func (d *Driver) probeJail(ctx context.Context, binary string, v Version) (wall 
 	}
 	in, err := d.host.hierarchies()
 	if err != nil {
-		return "", &problem{fmt.Sprintf("find cgroups: %v", err), ""}
+		return "", err
 	}
 	wall = fmt.Sprintf("each VMM in a jail with a user of its own (%s)", d.o.JailIDs)
 	if missing := unlimited(in); len(missing) > 0 {
@@ -76,7 +76,10 @@ func (d *Driver) checkJail(ctx context.Context, binary string) (jailer string, v
 	}
 	ids := d.o.JailIDs
 	if err := errors.Join(ids.check(), ids.taken(d.host.etc), ids.mapped(d.host.proc)); err != nil {
-		return "", v, &problem{err.Error(), "choose another range with --jail-ids, " + noJailHint}
+		return "", v, &problem{err.Error(), "choose another range with --jail-ids, or " + noJailHint}
+	}
+	if err := d.host.checkCgroups(); err != nil {
+		return "", v, &problem{fmt.Sprintf("cgroups for jails: %v", err), noJailHint}
 	}
 	if jailer, err = d.lookupJailer(binary); err != nil {
 		return "", v, err
@@ -106,7 +109,7 @@ func (d *Driver) lookupJailer(binary string) (string, error) {
 		}
 	}
 	return "", &problem{fmt.Sprintf("jailer not available, which root needs: looked for %s", strings.Join(names, " and on PATH for ")),
-		downloadHint + ", " + noJailHint}
+		downloadHint + ", or " + noJailHint}
 }
 
 // sameRelease returns an error unless jailer and Firecracker belong together.
@@ -115,7 +118,7 @@ func sameRelease(jailer, firecracker Version) error {
 		return nil
 	}
 	return &problem{fmt.Sprintf("jailer is version %s, firecracker %s: they must be of the same release", jailer, firecracker),
-		downloadHint + ", " + noJailHint}
+		downloadHint + ", or " + noJailHint}
 }
 
 // checkRights looks for what a container may have taken from its root.
@@ -142,6 +145,15 @@ func (h host) checkRights() error {
 		return &problem{"this root may not do what the jailer does: it lacks " + strings.Join(missing, ", "), noJailHint}
 	}
 	return nil
+}
+
+// checkCgroups says why the cgroups that this host has cannot be used.
+func (h host) checkCgroups() error {
+	in, err := h.hierarchies()
+	for i := 0; err == nil && i < len(in); i++ {
+		err = in[i].check()
+	}
+	return err
 }
 
 // capabilities are the effective ones of this process.

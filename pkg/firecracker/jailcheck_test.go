@@ -25,7 +25,7 @@ func rootOnPaper(t *testing.T, d *Driver) {
 	}
 	for name, text := range map[string]string{
 		"uid_map": "0 0 4294967295\n", "gid_map": "0 0 4294967295\n",
-		"mountinfo": "1 1 0:1 / /cg/m rw - cgroup cgroup rw,memory\n2 1 0:2 / /cg/c rw - cgroup cgroup rw,cpu\n3 1 0:3 / /cg/p rw - cgroup cgroup rw,pids\n",
+		"mountinfo": "1 1 0:1 / " + t.TempDir() + " rw - cgroup cgroup rw,cpu,memory,pids\n",
 	} {
 		writeFile(t, filepath.Join(d.host.proc, "self", name), text)
 	}
@@ -36,7 +36,7 @@ func TestProbeSaysHowVMsAreKept(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the programs of others are not trusted")
 	}
-	const other = "or turn the jailer off with --jailer=false"
+	const other = "turn the jailer off with --jailer=false"
 	for _, tt := range []struct {
 		name        string
 		change      func(*Driver)
@@ -48,17 +48,21 @@ func TestProbeSaysHowVMsAreKept(t *testing.T) {
 			"are usable; no jailer without root: VMMs run as this user, behind seccomp filters, without cgroup limits", ""},
 		{"no jailer wanted", func(d *Driver) { d.o.NoJail = true }, true, "are usable; the jailer is off: VMMs run as root, behind seccomp filters", ""},
 		{"fewer controllers", func(d *Driver) {
-			writeFile(t, d.host.proc+"/self/mountinfo", "1 1 0:1 / /cg/m rw - cgroup cgroup rw,memory\n")
+			writeFile(t, d.host.proc+"/self/mountinfo", "1 1 0:1 / "+t.TempDir()+" rw - cgroup cgroup rw,memory\n")
 		}, true,
 			"without limits that this host has no cgroup controller for: cpu, pids", ""},
+		{"no way to cgroups", func(d *Driver) {
+			writeFile(t, d.host.proc+"/self/mountinfo", "1 1 0:1 / /none rw - cgroup cgroup rw,cpu\n")
+		}, false,
+			"cgroups for jails: make cgroups in /none: no such file", other},
 		{"no guard", func(d *Driver) { d.o.Guard = nil }, false, "no guard", other},
 		{"no jailer", func(d *Driver) { d.o.Jailer = "/none/jailer" }, false, "jailer not available, which root needs: looked for /none/jailer",
-			"run scripts/download-firecracker.sh, " + other},
+			"run scripts/download-firecracker.sh, or " + other},
 		{"another release", func(d *Driver) { d.o.Jailer = fakeBinary(t, "v1.16.0") }, false,
-			"jailer is version 1.16.0, firecracker 1.16.1: they must be of the same release", "run scripts/download-firecracker.sh, " + other},
+			"jailer is version 1.16.0, firecracker 1.16.1: they must be of the same release", "run scripts/download-firecracker.sh, or " + other},
 		{"a development build", func(d *Driver) { d.o.Jailer = fakeBinary(t, "v1.16.1-dev") }, false, "jailer is version 1.16.1-dev", other},
 		{"no version", func(d *Driver) { d.o.Jailer = fakeBinary(t, "garbage") }, false, "not a Firecracker version", "scripts/download-firecracker.sh"},
-		{"bad ids", func(d *Driver) { d.o.JailIDs = IDRange{0, 5} }, false, "root in it", "choose another range with --jail-ids, " + other},
+		{"bad ids", func(d *Driver) { d.o.JailIDs = IDRange{0, 5} }, false, "root in it", "choose another range with --jail-ids, or " + other},
 		{"ids of somebody", func(d *Driver) { writeFile(t, d.host.etc+"/passwd", "eve:x:1900000007:1::/:/bin/sh\n") }, false, "belongs to eve", "--jail-ids"},
 		{"ids out of the namespace", func(d *Driver) { writeFile(t, d.host.proc+"/self/gid_map", "0 100000 65536\n") }, false, "user namespace", "--jail-ids"},
 		{"a tame root", func(d *Driver) {

@@ -50,7 +50,9 @@ func startProcess(c command) (*process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
 	if c.guard != nil {
 		cmd.ExtraFiles = c.guarded
-		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+		// A network with nothing in it keeps the VMM from the host's abstract
+		// sockets and from what listens on its loopback.
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNET
 		// This one makes all mounts private as well.
 		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
 		if c.cgroup != nil {
