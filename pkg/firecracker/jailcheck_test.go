@@ -120,6 +120,21 @@ func TestJailerOfAnotherRelease(t *testing.T) {
 	}
 }
 
+// TestJailCancelled: a start that is cancelled while the jailer is asked says
+// nothing of the jailer.
+func TestJailCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	c := setup(t)
+	_, err := jailDriver(t).Start(ctx, c)
+	if !errors.Is(err, context.Canceled) || errors.Is(err, vmm.ErrUnavailable) {
+		t.Errorf("start: %v", err)
+	}
+	if got := names(t, c); got != before {
+		t.Errorf("afterwards there are: %s", got)
+	}
+}
+
 // writableProgram is one that anybody could replace.
 func writableProgram(t *testing.T) string {
 	t.Helper()
@@ -173,6 +188,9 @@ func TestCheckTrusted(t *testing.T) {
 		if err := checkTrusted(dir); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("parent with %v: %v", mode, err)
 		}
+	}
+	if err := os.Chmod(parent, 0o755); err != nil {
+		t.Fatal(err)
 	}
 	// Of the last one in the path, sticky keeps nobody from adding to it.
 	if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {

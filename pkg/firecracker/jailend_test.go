@@ -48,6 +48,36 @@ func TestJailStartsAgain(t *testing.T) {
 	}
 }
 
+// TestDiskThatWasNotGivenBack: a supervisor that was killed left the disk to a
+// jail's user, and nobody has cleaned up.
+func TestDiskThatWasNotGivenBack(t *testing.T) {
+	c := setup(t)
+	d := jailDriver(t)
+	if err := os.Chown(c.Disks[1].Path, firstJailID+7, firstJailID+7); err != nil {
+		t.Fatal(err)
+	}
+	jailMachine(t, d, c).abandon()
+	if got := show(t, c.Disks[1].Path); got != "-rw------- 0:0 1" {
+		t.Errorf("the disk came back as %s", got)
+	}
+}
+
+// TestMaxFile: the guest may fill its disks, and nothing may grow beyond.
+func TestMaxFile(t *testing.T) {
+	c := setup(t)
+	for _, tt := range []struct {
+		memory, readOnly, writable, want int64
+	}{{64, 1, 1, 64}, {64, 1, 65, 65}, {64, 99, 65, 65}, {64, 99, 1, 64}} {
+		c.MemoryMiB = int(tt.memory)
+		if err := errors.Join(os.Truncate(c.Disks[0].Path, tt.readOnly<<20), os.Truncate(c.Disks[1].Path, tt.writable<<20)); err != nil {
+			t.Fatal(err)
+		}
+		if got := maxFile(c); got != tt.want<<20 {
+			t.Errorf("%+v: %d", tt, got)
+		}
+	}
+}
+
 // TestJailEnds: how the VMM ends is told as if no guard stood between.
 func TestJailEnds(t *testing.T) {
 	d := jailDriver(t)

@@ -105,6 +105,11 @@ func TestJailRefusesOtherSockets(t *testing.T) {
 		if err := plant(planted); err != nil {
 			t.Fatal(err)
 		}
+		if name != "ours" {
+			if err := os.Lchown(planted, m.jail.id(), m.jail.id()); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := m.jail.linkOut("planted", out); err == nil || !strings.Contains(err.Error(), "is no socket of the VMM") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -162,6 +167,9 @@ func TestJailOfOtherFileSystems(t *testing.T) {
 	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", m.PID()))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if root := lineOf(string(mounts), ""); strings.Contains(root, "nodev") || strings.Contains(root, "noexec") || !strings.Contains(root, " / rw,nosuid") {
+		t.Errorf("the root is mounted as %s", root)
 	}
 	for name, mode := range map[string]string{"kernel": "ro", "initrd": "ro", "vda": "ro", "vdb": "rw"} {
 		if want := " /" + name + " " + mode + ",nosuid,nodev,noexec"; !strings.Contains(string(mounts), want) {
