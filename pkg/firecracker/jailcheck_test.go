@@ -208,6 +208,41 @@ func TestCheckTrusted(t *testing.T) {
 	}
 }
 
+// TestIsHidden: only a closed directory of root's keeps everybody else out.
+func TestIsHidden(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives directories away")
+	}
+	top, err := os.MkdirTemp("", "fchidden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(top) })
+	file := filepath.Join(top, "a", "file")
+	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, file, "")
+	link := filepath.Join(t.TempDir(), "link") // its own directory does not count
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		mode  os.FileMode
+		owner int
+		want  bool
+	}{{0o700, 0, true}, {0o755, 0, false}, {0o711, 0, false}, {0o710, 0, false}, {0o700, 1234, false}} {
+		if err := errors.Join(os.Chmod(top, tt.mode), os.Chown(top, tt.owner, 0)); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{file, link} {
+			if got, err := isHidden(path); got != tt.want || err != nil {
+				t.Errorf("%s below %04o of %d: %v, %v", path, tt.mode, tt.owner, got, err)
+			}
+		}
+	}
+}
+
 // TestGuardRefuses: a guard that cannot do its work says why, and starts nothing.
 func TestGuardRefuses(t *testing.T) {
 	d := jailDriver(t)

@@ -163,7 +163,12 @@ func TestLockFileOfRemovedFile(t *testing.T) {
 		}
 		got <- f
 	}()
-	if err := (&idLease{file: first}).release(); err != nil {
+	waitFor(t, func() bool { return timesOpen(t, path) == 2 })
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, "of somebody else, who was faster")
+	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
 	second := <-got
@@ -183,4 +188,20 @@ func TestLockFileOfRemovedFile(t *testing.T) {
 		f.Close()
 		t.Error("a link was followed")
 	}
+}
+
+// timesOpen counts this process's descriptors of a file.
+func timesOpen(t *testing.T, path string) int {
+	t.Helper()
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && to == path {
+			n++
+		}
+	}
+	return n
 }
