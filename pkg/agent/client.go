@@ -255,22 +255,32 @@ func (c *Client) Setup(ctx context.Context, r api.SetupRequest) (api.SetupReply,
 // Start starts a container. It returns once its command has been executed, or
 // the *api.Error that says why it was not. The end comes through Exits.
 func (c *Client) Start(ctx context.Context, r api.StartRequest) (api.StartReply, error) {
+	return c.launch(ctx, api.MethodStart, r.ID, r)
+}
+
+// Exec starts one more process in a container, and is else as Start.
+func (c *Client) Exec(ctx context.Context, r api.ExecRequest) (api.StartReply, error) {
+	return c.launch(ctx, api.MethodExec, r.ID, r)
+}
+
+// launch makes a call that starts the process id.
+func (c *Client) launch(ctx context.Context, m api.Method, id string, params any) (api.StartReply, error) {
 	var reply api.StartReply
-	if err := api.CheckID(r.ID); err != nil {
+	if err := api.CheckID(id); err != nil {
 		return reply, err
 	}
 	c.mu.Lock()
-	again := c.started[r.ID]
-	c.started[r.ID] = true
+	again := c.started[id]
+	c.started[id] = true
 	c.mu.Unlock()
-	err := c.call(ctx, api.MethodStart, r, &reply)
+	err := c.call(ctx, m, params, &reply)
 	if err == nil && reply.PID <= 0 {
-		err = fmt.Errorf("start: process id %d: %w", reply.PID, api.ErrFrame)
+		err = fmt.Errorf("%s: process id %d: %w", m, reply.PID, api.ErrFrame)
 	}
 	var refused *api.Error
 	if errors.As(err, &refused) && !again {
 		c.mu.Lock()
-		delete(c.started, r.ID)
+		delete(c.started, id)
 		c.mu.Unlock()
 	}
 	reply.Phases = api.CleanPhases(reply.Phases)

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -494,6 +495,52 @@ func TestReaper(t *testing.T) {
 	}
 	if _, _, err := r.start("/no/such", []string{"x"}, &syscall.ProcAttr{}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("start of nothing: %v", err)
+	}
+}
+
+// A child's child becomes ours when its parent ends, and so does its status.
+func TestReaperAdopts(t *testing.T) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	r := newReaper(false)
+	for _, script := range []string{"sh -c 'exit 7'", "sh -c 'sleep 0.3; exit 7'"} { // dead before its parent, and after
+		in, ours, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, theirs, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		argv := []string{"sh", "-c", script + " >/dev/null & echo $!; exec cat"}
+		_, parent, err := r.start("/bin/sh", argv, &syscall.ProcAttr{Files: []uintptr{in.Fd(), theirs.Fd(), 2}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pid int
+		if _, err := fmt.Fscan(out, &pid); err != nil {
+			t.Fatal(err)
+		}
+		status := r.adopt(pid)
+		for _, f := range []*os.File{in, ours, out, theirs} {
+			f.Close()
+		}
+		<-parent
+		r.settle(pid)
+		if code, sig := exitCode(<-status); code != 7 || sig != 0 {
+			t.Errorf("%s: code %d, signal %d", script, code, sig)
+		}
+	}
+	// One that somebody else collected: its end must not be waited for for ever.
+	status := r.adopt(1)
+	r.settle(1)
+	if code, _ := exitCode(<-status); code != 137 {
+		t.Errorf("a lost status is %d", code)
+	}
+	if _, err := r.pidfd(1); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("pidfd of a stranger: %v", err)
 	}
 }
 

@@ -24,7 +24,7 @@ import (
 
 // Version of the protocol. Host and agent must agree exactly: both ship
 // together and the agent is never older than the VM it runs in.
-const Version = 1
+const Version = 2
 
 // Ports of the vsock address space.
 const (
@@ -82,6 +82,7 @@ type Method string
 const (
 	MethodSetup    Method = "setup"
 	MethodStart    Method = "start"
+	MethodExec     Method = "exec"
 	MethodSignal   Method = "signal"
 	MethodResize   Method = "resize"
 	MethodShutdown Method = "shutdown"
@@ -104,11 +105,12 @@ type Reply struct {
 // Code classifies an Error.
 type Code string
 
-// Codes. The first three are docker's exit codes 127, 126 and 125.
+// Codes. The first three are docker's exit codes 127, 126 and 125, or 126 of an exec.
 const (
 	CodeNotFound      Code = "not-found"      // no such command in the image: 127
 	CodeNotExecutable Code = "not-executable" // it cannot be executed: 126
 	CodeInvalid       Code = "invalid"        // bad user, working directory …: 125
+	CodeConflict      Code = "conflict"       // the container does not run: 1
 	CodeInternal      Code = "internal"       // the agent or the guest kernel
 )
 
@@ -190,26 +192,45 @@ type DNS struct {
 	Options []string `json:"options,omitempty"`
 }
 
-// StartReply is sent once the process has been executed.
+// StartReply answers start and exec, once the process has been executed.
 type StartReply struct {
 	PID    int     `json:"pid"` // in the guest
 	Phases []Phase `json:"phases,omitempty"`
 }
 
-// SignalRequest sends a signal to a container's process.
+// ExecRequest starts one more process in a container that runs.
+type ExecRequest struct {
+	// ID of the process, in the form of a container's id and in the same space:
+	// its streams, signals, size and end go by it.
+	ID string `json:"id"`
+	// Container that the process joins.
+	Container string `json:"container"`
+	// Process of the OCI runtime spec; process.user.uid/gid are ignored: see User.
+	Process *specs.Process `json:"process"`
+	// User and GroupAdd as in StartRequest, resolved in the container's present files.
+	User     string   `json:"user,omitempty"`
+	GroupAdd []string `json:"groupAdd,omitempty"`
+	// Privileged gives the process every capability of the guest's kernel.
+	Privileged bool `json:"privileged,omitempty"`
+	Stdin      bool `json:"stdin,omitempty"` // stdin is the stdio connection, else /dev/null
+	// Detach says that nobody is to take the output: it is discarded.
+	Detach bool `json:"detach,omitempty"`
+}
+
+// SignalRequest sends a signal to a container's process, or to one of Exec.
 type SignalRequest struct {
 	ID     string `json:"id"`
 	Signal int    `json:"signal"` // Linux number, 1 to 64
 }
 
-// ResizeRequest sets the size of a container's terminal, in characters.
+// ResizeRequest sets the size of a process's terminal, in characters.
 type ResizeRequest struct {
 	ID   string `json:"id"`
 	Cols uint16 `json:"cols"`
 	Rows uint16 `json:"rows"`
 }
 
-// Exit is the event that a container's process has ended. All its output has
+// Exit is the event that a container's process, or one of Exec, has ended. All its output has
 // been written to its stdio connection before.
 type Exit struct {
 	ID        string    `json:"id"`

@@ -57,7 +57,7 @@ func (h *Hello) Clean() {
 // becomes CodeInternal.
 func (e *Error) Clean() {
 	switch e.Code {
-	case CodeNotFound, CodeNotExecutable, CodeInvalid, CodeInternal:
+	case CodeNotFound, CodeNotExecutable, CodeInvalid, CodeConflict, CodeInternal:
 	default:
 		e.Code = CodeInternal
 	}
