@@ -99,15 +99,7 @@ func (m *Manager) attach(client *supervisor.Client, id string, tty bool, s *Stre
 // output copies until the end and sets the result.
 func (a *Attachment) output(s *Streams, detached <-chan struct{}) {
 	final, err := a.client.Final(func(k api.Kind, b []byte) error {
-		w := s.Out
-		if k == api.KindStderr {
-			w = s.Err
-		}
-		if w == nil {
-			return nil
-		}
-		_, err := w.Write(b)
-		return err
+		return s.write(k, b)
 	})
 	select {
 	case <-detached:
@@ -125,6 +117,19 @@ func (a *Attachment) output(s *Streams, detached <-chan struct{}) {
 	}
 }
 
+// write hands a piece of output to the caller.
+func (s *Streams) write(k api.Kind, b []byte) error {
+	w := s.Out
+	if k == api.KindStderr {
+		w = s.Err
+	}
+	if w == nil {
+		return nil
+	}
+	_, err := w.Write(b)
+	return err
+}
+
 // afterLoss finds out how a container ended whose supervisor said nothing.
 func (m *Manager) afterLoss(id string) (int, error) {
 	c, err := m.Inspect(context.Background(), id)
@@ -139,6 +144,16 @@ func (m *Manager) afterLoss(id string) (int, error) {
 
 // input copies the caller's input until its end, or until the detach keys.
 func (a *Attachment) input(s *Streams, tty bool, detached chan<- struct{}) {
+	if s.copyInput(tty, a.client.Input) {
+		close(detached)
+		a.client.Send(supervisor.Command{Op: supervisor.OpDetach})
+		a.client.Close()
+	}
+}
+
+// copyInput hands the caller's input to send, nothing for its end. It reports
+// whether the detach keys were typed, and ends with them.
+func (s *Streams) copyInput(tty bool, send func([]byte) error) (detach bool) {
 	keys := detachKeys{}
 	if tty {
 		keys.want = s.DetachKeys
@@ -147,20 +162,17 @@ func (a *Attachment) input(s *Streams, tty bool, detached chan<- struct{}) {
 	for {
 		n, err := s.In.Read(buf)
 		b, leave := keys.filter(buf[:n])
-		if len(b) > 0 && a.client.Input(b) != nil {
-			return
+		if len(b) > 0 && send(b) != nil {
+			return false
 		}
 		if leave {
-			close(detached)
-			a.client.Send(supervisor.Command{Op: supervisor.OpDetach})
-			a.client.Close()
-			return
+			return true
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
-				a.client.Input(nil)
+				send(nil)
 			}
-			return
+			return false
 		}
 	}
 }

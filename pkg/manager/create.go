@@ -179,9 +179,14 @@ func args(o CreateOptions, entrypoint, cmd []string) ([]string, error) {
 func environment(o CreateOptions, image []string, hostname string) []string {
 	env := []string{defaultPath, "HOSTNAME=" + hostname}
 	if o.TTY {
-		env = append(env, "TERM=xterm")
+		env = append(env, defaultTerm)
 	}
-	for _, kv := range slices.Concat(image, o.Env) {
+	return changeEnvironment(env, slices.Concat(image, o.Env))
+}
+
+// changeEnvironment makes changes to env: "K=V" sets, "K" removes.
+func changeEnvironment(env, changes []string) []string {
+	for _, kv := range changes {
 		name, _, set := strings.Cut(kv, "=")
 		i := slices.IndexFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
 		switch {

@@ -116,10 +116,18 @@ func (m *Manager) resolve(ref string) (state.VM, error) {
 func (m *Manager) dial(ctx context.Context, vm state.VM, cmd supervisor.Command) (*supervisor.Client, error) {
 	c, err := supervisor.Dial(ctx, m.state.Paths(vm.ID), cmd)
 	if errors.Is(err, supervisor.ErrGone) {
-		return nil, fmt.Errorf("%w: %s", ErrNotRunning, vm.Name)
+		return nil, notRunning(vm)
 	}
 	return c, err
 }
+
+// notRunning says it in docker's words.
+func notRunning(vm state.VM) error { return &notRunningError{name: vm.Name} }
+
+type notRunningError struct{ name string }
+
+func (e *notRunningError) Error() string   { return fmt.Sprintf("container %s is not running", e.name) }
+func (e *notRunningError) Is(t error) bool { return t == ErrNotRunning }
 
 // timed logs how long a step took and keeps it for the record.
 func (m *Manager) timed(ts *[]state.Timing, name string, begun time.Time) {

@@ -70,7 +70,7 @@ func (m *Manager) Kill(ctx context.Context, ref string, sig syscall.Signal) erro
 	defer c.Close()
 	r, err := c.Reply()
 	if errors.Is(err, supervisor.ErrGone) {
-		return fmt.Errorf("%w: %s", ErrNotRunning, vm.Name)
+		return notRunning(vm)
 	}
 	if err == nil && r.Error != "" {
 		err = fmt.Errorf("signal %s: %s", vm.Name, r.Error)

@@ -1,6 +1,10 @@
 package state
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
 	"time"
 )
 
@@ -98,6 +102,45 @@ type VM struct {
 	Name    string    `json:"name"`
 	Image   string    `json:"image"`
 	Created time.Time `json:"created"`
+}
+
+// maxToken bounds the file of a VM's token, in bytes.
+const maxToken = 1 << 10
+
+// WriteToken keeps the token of a VM's agent where other processes of its owner
+// find it. It is of no use after the VM, so that nothing needs to be durable.
+func WriteToken(p Paths, token string) error {
+	if err := RemoveToken(p); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(p.Token(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep the agent's token: %w", err)
+	}
+	_, err = f.WriteString(token)
+	return errors.Join(err, f.Close())
+}
+
+// RemoveToken removes a VM's token. Idempotent.
+func RemoveToken(p Paths) error {
+	if err := os.Remove(p.Token()); err != nil && !missing(err) {
+		return fmt.Errorf("remove the agent's token: %w", err)
+	}
+	return nil
+}
+
+// ReadToken reads the token of a VM that runs; fs.ErrNotExist says that none does.
+func ReadToken(p Paths) (string, error) {
+	f, err := os.Open(p.Token())
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxToken))
+	if err != nil {
+		return "", fmt.Errorf("read the agent's token: %w", err)
+	}
+	return string(b), nil
 }
 
 // ReadConfig reads a container's description.

@@ -248,8 +248,10 @@ func (s *supervisor) setup() error {
 	defer cancel()
 	req := s.plan.Setup
 	req.Now = time.Now()
-	_, err := s.agent.Setup(ctx, req)
-	return s.guestError(err)
+	if _, err := s.agent.Setup(ctx, req); err != nil {
+		return s.guestError(err)
+	}
+	return state.WriteToken(s.paths, req.Token)
 }
 
 // startProcess connects the container's streams, then starts its process, so
@@ -307,6 +309,9 @@ func (s *supervisor) release() {
 	}
 	if s.listener != nil {
 		s.listener.Close()
+	}
+	if err := state.RemoveToken(s.paths); err != nil {
+		s.log.Error("free what the VM had", "err", err)
 	}
 	if err := os.RemoveAll(s.paths.VMM()); err != nil {
 		s.log.Error("remove files of the VMM", "err", err)
