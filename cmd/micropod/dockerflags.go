@@ -44,7 +44,7 @@ func unsupportedCreateFlags() []dockerFlag {
 // names are refused, so that nobody takes them for a typing error.
 func unsupportedVerbs() []string {
 	return []string{
-		"attach", "build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events",
+		"build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events",
 		"export", "history", "import", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port",
 		"prune", "push", "rename", "search", "secret", "service", "stack", "stats", "swarm", "system", "tag", "top", "trust",
 		"unpause", "update", "volume",

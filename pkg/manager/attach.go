@@ -63,6 +63,18 @@ func attachCommand(s *Streams, once bool) supervisor.Command {
 	return supervisor.Command{Op: supervisor.OpAttach, Input: s.In != nil, Once: once}
 }
 
+// Attach connects to a container that runs. What it printed before is in its log.
+func (m *Manager) Attach(ctx context.Context, ref string, s *Streams) (*Attachment, error) {
+	vm, err := m.running(ref)
+	if errors.Is(err, ErrNotRunning) {
+		return nil, errors.New("you cannot attach to a stopped container, start it first")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.attachRunning(ctx, vm, s)
+}
+
 // attachRunning connects to a container that already runs.
 func (m *Manager) attachRunning(ctx context.Context, vm state.VM, s *Streams) (*Attachment, error) {
 	if s == nil {
