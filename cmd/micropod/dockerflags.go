@@ -46,7 +46,7 @@ func unsupportedVerbs() []string {
 	return []string{
 		"build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events",
 		"export", "history", "import", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port",
-		"prune", "push", "rename", "search", "secret", "service", "stack", "stats", "swarm", "system", "tag", "top", "trust",
+		"prune", "push", "rename", "search", "secret", "service", "stack", "stats", "swarm", "system", "tag", "trust",
 		"unpause", "update", "volume",
 	}
 }

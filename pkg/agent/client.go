@@ -297,6 +297,33 @@ func (c *Client) Resize(ctx context.Context, r api.ResizeRequest) error {
 	return c.call(ctx, api.MethodResize, r, nil)
 }
 
+// maxProcesses bounds what a guest can make Processes collect.
+const maxProcesses = 1 << 15
+
+// Processes lists the processes of a container, those of Exec among them, by
+// ascending pid.
+func (c *Client) Processes(ctx context.Context, containerID string) ([]api.Process, error) {
+	var all []api.Process
+	r := api.ProcessesRequest{ID: containerID}
+	for {
+		var reply api.ProcessesReply
+		if err := c.call(ctx, api.MethodProcesses, r, &reply); err != nil {
+			return nil, err
+		}
+		if err := reply.Check(r); err != nil {
+			return nil, fmt.Errorf("%s: %w", api.MethodProcesses, err)
+		}
+		all = append(all, reply.Processes...)
+		if !reply.More {
+			return all, nil
+		}
+		if len(all) > maxProcesses {
+			return nil, fmt.Errorf("%s: more than %d: %w", api.MethodProcesses, maxProcesses, api.ErrFrame)
+		}
+		r.After = all[len(all)-1].PID
+	}
+}
+
 // Shutdown makes the guest kill what runs, sync its disks and leave; the VM
 // ends soon after. That the connection ends first counts as an answer.
 func (c *Client) Shutdown(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -92,6 +93,7 @@ func TestExec(t *testing.T) {
 		}
 	}
 	t.Run("hostile", func(t *testing.T) { vm.t = t; vm.execHostile(t) })
+	t.Run("processes", func(t *testing.T) { vm.t = t; vm.listProcesses(t) })
 	t.Run("end of the container", func(t *testing.T) { vm.t = t; vm.execEnd(t) })
 }
 
@@ -412,6 +414,51 @@ func (vm *guestVM) execHostile(t *testing.T) {
 		} else if !strings.Contains(err.Error(), "passwd") {
 			t.Error(err)
 		}
+	}
+	vm.killContainer(s)
+}
+
+// listProcesses: more than one reply holds, with names that a parser may fall for.
+func (vm *guestVM) listProcesses(t *testing.T) {
+	const many = 40
+	long := strings.Repeat("x", 3000)
+	s, err := vm.start(sh("printf '#!/bin/sh\\nsleep 1000; true\\n' > '/a) R 1 1'; chmod 755 /a*; '/a) R 1 1' & for i in $(seq 40); do sh -c 'echo; sleep 1000; true' " + long + " & done; sleep 1000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for lines := 0; lines < many; {
+		_, b, err := s.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines += strings.Count(string(b), "\n")
+	}
+	if r := vm.runExec(execAs("alice", "sleep 900 & exec /bin/true")); r.exit.Code != 0 {
+		t.Errorf("%+v", r)
+	}
+	processes, err := vm.client.Processes(vm.ctx, "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]int{}
+	for _, p := range processes {
+		switch {
+		case strings.HasSuffix(p.Command, long):
+			found["long"]++
+		case p.Command == "/bin/sh /a) R 1 1" && p.TTY == "?" && p.PPID > 1:
+			found["odd"]++
+		case p.UID == 1000 && p.Command == "sleep 900":
+			found["alice"]++
+		}
+		if d := time.Since(p.Started); d < -time.Minute || d > bootLimit {
+			t.Errorf("%d started %v ago", p.PID, d)
+		}
+	}
+	if found["long"] != many || found["odd"] != 1 || found["alice"] != 1 {
+		t.Errorf("%v of %d processes", found, len(processes))
+	}
+	if _, err := vm.client.Processes(vm.ctx, "nosuch"); err == nil || !strings.Contains(err.Error(), "is not running") {
+		t.Errorf("processes of nothing: %v", err)
 	}
 	vm.killContainer(s)
 }

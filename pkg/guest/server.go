@@ -176,6 +176,13 @@ func (a *agent) call(c *control, req api.Request) (result any, after func(), err
 			return nil, nil, err
 		}
 		return nil, nil, a.resize(p)
+	case api.MethodProcesses:
+		var p api.ProcessesRequest
+		if err := decodeParams(req, &p); err != nil {
+			return nil, nil, err
+		}
+		r, err := a.processes(p)
+		return r, nil, err
 	case api.MethodShutdown:
 		return nil, a.quit, nil
 	}

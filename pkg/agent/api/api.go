@@ -41,6 +41,7 @@ const (
 	MaxData    = 64 << 10 // one stdio frame
 	MaxError   = 4 << 10  // text of an Error
 	MaxID      = 64       // a container or process id
+	MaxCommand = 4 << 10  // command line of a Process
 )
 
 // Hello is the agent's first frame on the ready connection.
@@ -80,12 +81,13 @@ type Method string
 
 // Methods.
 const (
-	MethodSetup    Method = "setup"
-	MethodStart    Method = "start"
-	MethodExec     Method = "exec"
-	MethodSignal   Method = "signal"
-	MethodResize   Method = "resize"
-	MethodShutdown Method = "shutdown"
+	MethodSetup     Method = "setup"
+	MethodStart     Method = "start"
+	MethodExec      Method = "exec"
+	MethodSignal    Method = "signal"
+	MethodResize    Method = "resize"
+	MethodProcesses Method = "processes"
+	MethodShutdown  Method = "shutdown"
 )
 
 // Request is a control call. IDs are chosen by the caller and echoed.
@@ -228,6 +230,31 @@ type ResizeRequest struct {
 	ID   string `json:"id"`
 	Cols uint16 `json:"cols"`
 	Rows uint16 `json:"rows"`
+}
+
+// ProcessesRequest asks for the processes of a container.
+type ProcessesRequest struct {
+	ID string `json:"id"`
+	// After is the last pid of the reply before; 0 begins.
+	After int `json:"after,omitempty"`
+}
+
+// ProcessesReply holds processes by ascending pid, as many as a reply may hold.
+type ProcessesReply struct {
+	Processes []Process `json:"processes"`
+	More      bool      `json:"more,omitempty"` // ask again, After the last
+}
+
+// Process is one process, as the guest's kernel has it.
+type Process struct {
+	PID     int           `json:"pid"`
+	PPID    int           `json:"ppid"` // 0 is a parent outside of the guest's sight
+	UID     int           `json:"uid"`  // effective
+	TTY     string        `json:"tty"`  // "pts/0"; "?" without
+	Started time.Time     `json:"started"`
+	CPU     time.Duration `json:"cpu"` // user and system, nanoseconds
+	// Command is the command line, cut; in brackets the name of a process without one.
+	Command string `json:"command"`
 }
 
 // Exit is the event that a container's process, or one of Exec, has ended. All its output has
