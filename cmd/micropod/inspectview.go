@@ -81,7 +81,8 @@ func inspectContainer(c *manager.Container) containerView {
 		ID: c.ID, Created: inspectTime(c.Created), Path: path, Args: args, Image: c.ImageID,
 		LogPath: c.LogPath, Name: "/" + c.Name, Platform: c.Platform,
 		State: stateView{
-			Status: string(c.State), Running: c.State == manager.StateRunning, Dead: c.State == manager.StateBroken,
+			Status: string(c.State), Running: c.State == manager.StateRunning || c.State == manager.StatePaused,
+			Paused: c.State == manager.StatePaused, Dead: c.State == manager.StateBroken,
 			OOMKilled: c.OOMKilled, Pid: c.PID, ExitCode: c.ExitCode, Error: c.Error,
 			StartedAt: inspectTime(c.StartedAt), FinishedAt: inspectTime(c.FinishedAt),
 		},

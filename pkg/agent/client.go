@@ -297,6 +297,11 @@ func (c *Client) Resize(ctx context.Context, r api.ResizeRequest) error {
 	return c.call(ctx, api.MethodResize, r, nil)
 }
 
+// Freeze stops all processes of a container, or lets them go on.
+func (c *Client) Freeze(ctx context.Context, r api.FreezeRequest) error {
+	return c.call(ctx, api.MethodFreeze, r, nil)
+}
+
 // maxProcesses bounds what a guest can make Processes collect.
 const maxProcesses = 1 << 15
 

@@ -54,6 +54,8 @@ func (a *agent) reserveExec(p *process, container string) error {
 	switch {
 	case target == nil || !target.live || target.within != nil || target.life.Err() != nil:
 		return notRunning(container)
+	case target.cgroup.frozen():
+		return &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("container %s is paused", container)}
 	case a.procs[p.id] != nil:
 		return invalid("exec", "process %s runs already", p.id)
 	case execs >= maxExecs:

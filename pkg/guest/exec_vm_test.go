@@ -94,6 +94,7 @@ func TestExec(t *testing.T) {
 	}
 	t.Run("hostile", func(t *testing.T) { vm.t = t; vm.execHostile(t) })
 	t.Run("processes", func(t *testing.T) { vm.t = t; vm.listProcesses(t) })
+	t.Run("freeze", func(t *testing.T) { vm.t = t; vm.freezeContainer(t) })
 	t.Run("end of the container", func(t *testing.T) { vm.t = t; vm.execEnd(t) })
 }
 
@@ -461,6 +462,41 @@ func (vm *guestVM) listProcesses(t *testing.T) {
 		t.Errorf("processes of nothing: %v", err)
 	}
 	vm.killContainer(s)
+}
+
+// freezeContainer: what is frozen stands, is killed all the same, and is not joined.
+func (vm *guestVM) freezeContainer(t *testing.T) {
+	for _, thaw := range []bool{true, false} {
+		s, err := vm.start(sh("echo ready; sleep 0.2; echo on; sleep 1000"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		vm.until(s, "", "ready\n")
+		for range 2 { // the second changes nothing
+			if err := vm.client.Freeze(vm.ctx, api.FreezeRequest{ID: "c1", Frozen: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var e *api.Error
+		if _, err := vm.client.Exec(vm.ctx, execRequest("/bin/true")); !errors.As(err, &e) || e.Code != api.CodeConflict || !strings.Contains(e.Message, "paused") {
+			t.Errorf("exec in a frozen container: %v", err)
+		}
+		if processes, err := vm.client.Processes(vm.ctx, "c1"); err != nil || len(processes) == 0 {
+			t.Errorf("%v, %v", processes, err)
+		}
+		if thaw {
+			if err := vm.client.Freeze(vm.ctx, api.FreezeRequest{ID: "c1"}); err != nil {
+				t.Fatal(err)
+			}
+			vm.until(s, "", "on\n")
+		}
+		if r := vm.killContainer(s); r.exit.Code != 137 {
+			t.Errorf("%+v", r)
+		}
+	}
+	if err := vm.client.Freeze(vm.ctx, api.FreezeRequest{ID: "c1", Frozen: true}); err == nil || !strings.Contains(err.Error(), "is not running") {
+		t.Errorf("freeze of nothing: %v", err)
+	}
 }
 
 // execEnd: with the container its joined processes end, and their clients hear it.

@@ -236,6 +236,15 @@ func (a *agent) running(id string) (*process, error) {
 	return p, nil
 }
 
+// container returns a container that runs.
+func (a *agent) container(id string) (*process, error) {
+	p, err := a.running(id)
+	if err != nil || p.within != nil {
+		return nil, notRunning(api.Clean(id, api.MaxID))
+	}
+	return p, nil
+}
+
 func (a *agent) signal(r api.SignalRequest) error {
 	if r.Signal < 1 || r.Signal > 64 {
 		return invalid("signal", "signal %d", r.Signal)
@@ -246,6 +255,18 @@ func (a *agent) signal(r api.SignalRequest) error {
 	}
 	if err := a.reaper.signal(p.pid, syscall.Signal(r.Signal)); err != nil {
 		return &api.Error{Code: api.CodeNotFound, Phase: "signal", Message: err.Error()}
+	}
+	return nil
+}
+
+// freeze stops all of a container, or lets it go on.
+func (a *agent) freeze(r api.FreezeRequest) error {
+	p, err := a.container(r.ID)
+	if err != nil {
+		return err
+	}
+	if err := p.cgroup.freeze(r.Frozen); err != nil {
+		return internal("cgroup", err)
 	}
 	return nil
 }

@@ -27,9 +27,9 @@ const (
 // processes lists a container's processes from the agent's own /proc. No program
 // of the image is run.
 func (a *agent) processes(r api.ProcessesRequest) (api.ProcessesReply, error) {
-	p, err := a.running(r.ID)
-	if err != nil || p.within != nil {
-		return api.ProcessesReply{}, notRunning(api.Clean(r.ID, api.MaxID))
+	p, err := a.container(r.ID)
+	if err != nil {
+		return api.ProcessesReply{}, err
 	}
 	pids, err := p.cgroup.pids()
 	if err != nil {

@@ -176,6 +176,12 @@ func (a *agent) call(c *control, req api.Request) (result any, after func(), err
 			return nil, nil, err
 		}
 		return nil, nil, a.resize(p)
+	case api.MethodFreeze:
+		var p api.FreezeRequest
+		if err := decodeParams(req, &p); err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, a.freeze(p)
 	case api.MethodProcesses:
 		var p api.ProcessesRequest
 		if err := decodeParams(req, &p); err != nil {

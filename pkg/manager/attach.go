@@ -72,6 +72,9 @@ func (m *Manager) Attach(ctx context.Context, ref string, s *Streams) (*Attachme
 	if err != nil {
 		return nil, err
 	}
+	if m.paused(vm.ID) {
+		return nil, errors.New("you cannot attach to a paused container, unpause it first")
+	}
 	return m.attachRunning(ctx, vm, s)
 }
 

@@ -62,6 +62,9 @@ func (e *ExecError) Unwrap() error { return e.Err }
 // goes away leaves the process running.
 func (m *Manager) Exec(ctx context.Context, ref string, o ExecOptions, s *Streams) (*Execution, error) {
 	vm, err := m.running(ref)
+	if err == nil && m.paused(vm.ID) {
+		err = execPaused(vm)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +106,10 @@ func (m *Manager) running(ref string) (state.VM, error) {
 		err = notRunning(vm)
 	}
 	return vm, err
+}
+
+func execPaused(vm state.VM) error {
+	return fmt.Errorf("container %s is paused, unpause the container before exec", vm.Name)
 }
 
 // guestAddress is how a VM's agent is reached.
@@ -153,6 +160,8 @@ func (m *Manager) execError(vm state.VM, err error) error {
 	switch {
 	case !errors.As(err, &refused):
 		return m.guestLost(vm, err)
+	case refused.Code == api.CodeConflict && m.paused(vm.ID):
+		return execPaused(vm)
 	case refused.Code == api.CodeConflict:
 		return notRunning(vm)
 	case refused.Code == api.CodeNotFound:

@@ -139,7 +139,7 @@ func (m *Manager) reap(id string) error {
 		return err
 	}
 	m.log.Info("cleaned up after a supervisor that was lost", "container", id)
-	st.Phase, st.ExitCode = state.PhaseExited, 137
+	st.Phase, st.Paused, st.ExitCode = state.PhaseExited, false, 137
 	st.Error = "the supervisor ended unexpectedly"
 	st.FinishedAt = time.Now()
 	st.VMM, st.Supervisor = state.Process{}, state.Process{}
@@ -176,6 +176,8 @@ func derive(s *state.Status, running bool) State {
 		return StateCreated
 	case s.Phase == state.PhaseExited:
 		return StateExited
+	case running && s.Phase == state.PhaseRunning && s.Paused:
+		return StatePaused
 	case running && s.Phase == state.PhaseRunning:
 		return StateRunning
 	case running:
@@ -193,6 +195,8 @@ func humanStatus(c *Container, now time.Time) string {
 		return "Starting"
 	case StateRunning:
 		return "Up " + units.HumanDuration(now.Sub(c.StartedAt))
+	case StatePaused:
+		return "Up " + units.HumanDuration(now.Sub(c.StartedAt)) + " (Paused)"
 	}
 	return fmt.Sprintf("Exited (%d) %s ago", c.ExitCode, units.HumanDuration(now.Sub(c.FinishedAt)))
 }

@@ -223,6 +223,8 @@ func TestDerive(t *testing.T) {
 		{nil, true, StateCreated},
 		{st(state.PhaseStarting), true, StateStarting},
 		{st(state.PhaseRunning), true, StateRunning},
+		{&state.Status{Phase: state.PhaseRunning, Paused: true}, true, StatePaused},
+		{&state.Status{Phase: state.PhaseRunning, Paused: true}, false, StateExited},
 		{st(state.PhaseRunning), false, StateExited},
 		{st(state.PhaseExited), true, StateExited},
 		{st(state.PhaseExited), false, StateExited},

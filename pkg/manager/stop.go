@@ -63,19 +63,29 @@ func (m *Manager) Kill(ctx context.Context, ref string, sig syscall.Signal) erro
 		_, err := m.final(ctx, vm, supervisor.Command{Op: supervisor.OpStop, Signal: int(sig)})
 		return err
 	}
-	c, err := m.dial(ctx, vm, supervisor.Command{Op: supervisor.OpSignal, Signal: int(sig)})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	r, err := c.Reply()
-	if errors.Is(err, supervisor.ErrGone) {
-		return notRunning(vm)
-	}
-	if err == nil && r.Error != "" {
-		err = fmt.Errorf("signal %s: %s", vm.Name, r.Error)
+	answer, err := m.ask(ctx, vm, supervisor.Command{Op: supervisor.OpSignal, Signal: int(sig)})
+	if err == nil && answer != "" {
+		err = fmt.Errorf("signal %s: %s", vm.Name, answer)
 	}
 	return err
+}
+
+// ask sends a command that is answered at once; the answer says what is wrong.
+func (m *Manager) ask(ctx context.Context, vm state.VM, cmd supervisor.Command) (answer string, err error) {
+	c, err := m.dial(ctx, vm, cmd)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	r, err := c.Reply()
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	if errors.Is(err, supervisor.ErrGone) {
+		err = notRunning(vm)
+	}
+	return r.Error, err
 }
 
 // Restart stops a container and starts it again, detached.
@@ -122,6 +132,8 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 		lock, err = m.state.Lock(vm.ID)
 	}
 	switch {
+	case errors.Is(err, state.ErrLocked) && m.paused(vm.ID):
+		return fmt.Errorf("%w: container %s is paused and must be unpaused first, or remove it with -f", ErrConflict, vm.Name)
 	case errors.Is(err, state.ErrLocked):
 		return fmt.Errorf("%w: container %s is running: stop it first, or remove it with -f", ErrConflict, vm.Name)
 	case errors.Is(err, state.ErrNotFound):

@@ -75,6 +75,7 @@ const (
 	StateCreated  State = "created"
 	StateStarting State = "starting"
 	StateRunning  State = "running"
+	StatePaused   State = "paused"
 	StateExited   State = "exited"
 	// StateBroken is a record that cannot be read; see Container.Problem.
 	StateBroken State = "broken"
@@ -191,16 +192,16 @@ type Check struct {
 
 // Info is what `micropod info` shows.
 type Info struct {
-	Root                         string
-	Containers, Running, Stopped int
-	Images                       int
-	VMMs                         []VMMInfo // usable first
-	DefaultVMM                   string
-	Kernel, KernelRelease        string
-	DiskFormat                   string // erofs or ext4
-	CPUs                         int
-	MemoryBytes                  int64
-	OSType, Architecture         string
+	Root                                 string
+	Containers, Running, Paused, Stopped int
+	Images                               int
+	VMMs                                 []VMMInfo // usable first
+	DefaultVMM                           string
+	Kernel, KernelRelease                string
+	DiskFormat                           string // erofs or ext4
+	CPUs                                 int
+	MemoryBytes                          int64
+	OSType, Architecture                 string
 }
 
 // Progress is told about layers while an image is pulled or loaded. It is

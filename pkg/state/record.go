@@ -67,6 +67,7 @@ const (
 type Status struct {
 	Version    int       `json:"version"`
 	Phase      Phase     `json:"phase"`
+	Paused     bool      `json:"paused,omitempty"` // of PhaseRunning
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
 	ExitCode   int       `json:"exitCode"`

@@ -18,8 +18,12 @@ const (
 	OpStop Op = "stop"
 	// OpSignal sends Signal, and is answered at once by a Reply.
 	OpSignal Op = "signal"
-	OpResize Op = "resize"
-	OpDetach Op = "detach"
+	// OpPause and OpUnpause stop the container and let it go on, and are answered
+	// by a Reply.
+	OpPause   Op = "pause"
+	OpUnpause Op = "unpause"
+	OpResize  Op = "resize"
+	OpDetach  Op = "detach"
 	// OpWait only waits.
 	OpWait Op = "wait"
 	// OpWatch sends an empty frame whenever the log has grown.
@@ -40,7 +44,7 @@ type Command struct {
 	Once  bool `json:"once,omitempty"`
 }
 
-// Reply answers OpSignal.
+// Reply answers OpSignal, OpPause and OpUnpause.
 type Reply struct {
 	Error string `json:"error,omitempty"`
 }

@@ -105,6 +105,8 @@ func (srv *server) handle(conn net.Conn) {
 	switch cmd.Op {
 	case OpSignal:
 		srv.reply(c, srv.s.signal(cmd.Signal))
+	case OpPause, OpUnpause:
+		srv.reply(c, srv.s.pause(cmd.Op == OpPause))
 	case OpWatch:
 		srv.watch(c)
 	case OpAttach:

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +35,9 @@ type supervisor struct {
 	control string   // path of the control socket
 	hub     *hub
 	server  *server
-	status  state.Status
+
+	statusMu sync.Mutex // from running on
+	status   state.Status
 
 	// ctx ends when the VM is to be killed.
 	ctx  context.Context
@@ -324,7 +327,9 @@ func (s *supervisor) release() {
 
 // settle writes the last status, or removes the container with --rm.
 func (s *supervisor) settle(f Final) {
-	s.status.Phase = state.PhaseExited
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	s.status.Phase, s.status.Paused = state.PhaseExited, false
 	s.status.FinishedAt = time.Now()
 	s.status.ExitCode = f.ExitCode
 	s.status.OOMKilled = f.OOMKilled

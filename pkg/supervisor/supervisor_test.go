@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -492,6 +493,52 @@ func TestSignalIsAnswered(t *testing.T) {
 		if err != nil || (r.Error != "") != wantErr {
 			t.Errorf("signal %d: %+v, %v", sig, r, err)
 		}
+	}
+}
+
+// A pause is on record as long as it holds, and the stop signal ends it.
+func TestPause(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true, ignore: []int{10}}, nil)
+	<-l.outcome
+	steps := []struct {
+		cmd    Command
+		answer string
+		paused bool
+	}{
+		{Command{Op: OpUnpause}, errNotPaused.Error(), false},
+		{Command{Op: OpPause}, "", true}, {Command{Op: OpPause}, errPaused.Error(), true},
+		{Command{Op: OpSignal, Signal: 10}, "", true},
+		{Command{Op: OpUnpause}, "", false}, {Command{Op: OpPause}, "", true},
+	}
+	for _, s := range steps {
+		r, err := l.command(s.cmd).Reply()
+		if err != nil || r.Error != s.answer || l.status().Paused != s.paused {
+			t.Errorf("%+v: %+v, %v, paused %v", s.cmd, r, err, l.status().Paused)
+		}
+	}
+	l.command(Command{Op: OpStop})
+	l.final()
+	if l.status().Paused {
+		t.Error("paused after its end")
+	}
+}
+
+// Whoever may read the container's directory finds the way to the guest, while
+// there is one.
+func TestToken(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true}, nil)
+	<-l.outcome
+	paths := l.store.Paths(l.id)
+	if token, err := state.ReadToken(paths); token != "secret" || err != nil {
+		t.Errorf("token %q, %v", token, err)
+	}
+	if st, err := os.Stat(paths.Token()); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", st, err)
+	}
+	l.command(Command{Op: OpStop})
+	l.final()
+	if _, err := state.ReadToken(paths); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after the end: %v", err)
 	}
 }
 

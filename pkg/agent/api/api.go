@@ -87,6 +87,7 @@ const (
 	MethodSignal    Method = "signal"
 	MethodResize    Method = "resize"
 	MethodProcesses Method = "processes"
+	MethodFreeze    Method = "freeze"
 	MethodShutdown  Method = "shutdown"
 )
 
@@ -230,6 +231,13 @@ type ResizeRequest struct {
 	ID   string `json:"id"`
 	Cols uint16 `json:"cols"`
 	Rows uint16 `json:"rows"`
+}
+
+// FreezeRequest stops all processes of a container, or lets them go on. It does
+// nothing to a container that is in that state already.
+type FreezeRequest struct {
+	ID     string `json:"id"`
+	Frozen bool   `json:"frozen"`
 }
 
 // ProcessesRequest asks for the processes of a container.
