@@ -45,8 +45,8 @@ func unsupportedCreateFlags() []dockerFlag {
 func unsupportedVerbs() []string {
 	return []string{
 		"build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events",
-		"export", "history", "import", "login", "logout", "manifest", "network", "node", "plugin", "port",
-		"prune", "push", "rename", "search", "secret", "service", "stack", "stats", "swarm", "system", "tag", "trust",
+		"export", "history", "import", "login", "logout", "manifest", "network", "node", "plugin",
+		"prune", "push", "search", "secret", "service", "stack", "stats", "swarm", "system", "tag", "trust",
 		"update", "volume",
 	}
 }

@@ -59,7 +59,7 @@ func newRootCommand(a *app) *cobra.Command {
 		group("container", "Manage containers",
 			newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),
 			newKillCommand(a), named(newRemoveCommand(a), "rm", "remove"), newWaitCommand(a), newLogsCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a),
-			newPauseCommand(a), newUnpauseCommand(a),
+			newPauseCommand(a), newUnpauseCommand(a), newRenameCommand(a), newPortCommand(a),
 			newInspectCommand(a, "container"), named(newListCommand(a), "ls", "list", "ps")),
 		group("image", "Manage images",
 			newPullCommand(a), newLoadCommand(a), newSaveCommand(a), newInspectCommand(a, "image"),
@@ -72,7 +72,7 @@ func verbs(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),
 		newKillCommand(a), newRemoveCommand(a), newWaitCommand(a), newLogsCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a),
-		newPauseCommand(a), newUnpauseCommand(a), newInspectCommand(a, ""),
+		newPauseCommand(a), newUnpauseCommand(a), newRenameCommand(a), newPortCommand(a), newInspectCommand(a, ""),
 		newListCommand(a), newPullCommand(a), newImagesCommand(a), newRemoveImageCommand(a), newLoadCommand(a),
 		newSaveCommand(a), newVersionCommand(a), newInfoCommand(a), newDoctorCommand(a), newCompletionCommand(),
 		newSuperviseCommand(a),

@@ -50,12 +50,16 @@ func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Con
 		c.Name = newName() // a name of ours was taken: another one
 	}
 	if errors.Is(err, state.ErrNameTaken) {
-		return nil, fmt.Errorf("%w: the container name %q is already in use: remove that container or choose another name", ErrConflict, c.Name)
+		return nil, nameTaken(c.Name)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return m.Inspect(ctx, c.ID)
+}
+
+func nameTaken(name string) error {
+	return fmt.Errorf("%w: the container name %q is already in use: remove that container or choose another name", ErrConflict, name)
 }
 
 func (m *Manager) create(c state.Config) error {

@@ -97,23 +97,6 @@ func (m *Manager) Restart(ctx context.Context, ref string, timeout *time.Duratio
 	return err
 }
 
-// Wait returns a container's exit code, once it does not run.
-func (m *Manager) Wait(ctx context.Context, ref string) (int, error) {
-	vm, err := m.resolve(ref)
-	if err != nil {
-		return 0, err
-	}
-	f, err := m.final(ctx, vm, supervisor.Command{Op: supervisor.OpWait})
-	if errors.Is(err, ErrNotRunning) {
-		c, err := m.Inspect(ctx, vm.ID)
-		if err != nil {
-			return 0, err
-		}
-		return c.ExitCode, nil
-	}
-	return f.ExitCode, err
-}
-
 // Remove deletes a container and its disk. One that runs is ended first with
 // force, and refused without.
 func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
