@@ -416,6 +416,7 @@ func (vm *guestVM) execHostile(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	does("kill $!; wait $!; rm -f /etc/passwd; cp /passwd /etc/passwd") // the disk outlives the container
 	vm.killContainer(s)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,7 @@ func (s *stage) joining() []step {
 		{"limits", api.CodeInvalid, s.setRlimits},
 		{"cwd", api.CodeInvalid, s.enterExecCwd},
 		{"user", api.CodeInvalid, s.becomeUser},
+		{"user", api.CodeInternal, s.limitThreads},
 		{"exec", api.CodeInternal, s.spawn},
 	}
 }
@@ -36,19 +38,56 @@ func (s *stage) joining() []step {
 // it: until its exec, the command shares this program's memory (vfork).
 func hide() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
 
-// joinNamespaces enters the container's namespaces. Its root becomes this
-// thread's root and working directory. The pid namespace is for children only.
+// joinNamespaces enters the container's namespaces. Its root becomes the root
+// and working directory. The pid namespace is for this thread's children only:
+// a thread that is to have others in another one cannot make threads.
 func joinNamespaces() error {
 	// Threads share root and working directory, and a mount namespace is not
 	// entered with shared ones.
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+	if err := everyThread(unix.SYS_UNSHARE, unix.CLONE_FS, 0); err != nil {
 		return err
 	}
-	const all = unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-	if err := unix.Setns(fdTarget, all); err != nil {
+	const spaces = unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	err := everyThread(unix.SYS_SETNS, fdTarget, spaces)
+	if err == nil {
+		err = unix.Setns(fdTarget, unix.CLONE_NEWPID)
+	}
+	if err != nil {
 		return fmt.Errorf("join the container's namespaces: %w", err)
 	}
 	return unix.Close(fdTarget)
+}
+
+// everyThread makes a system call on all threads. Only this one goes on to be
+// the command's, but the command shares memory with all of them until its exec:
+// a container that may trace any process (CAP_SYS_PTRACE) must find no thread
+// there that can do more than itself. With cgo, which the agent is not built
+// with, there is no such call.
+//
+//go:uintptrescapes
+func everyThread(trap, a1, a2 uintptr) error {
+	_, _, e := syscall.AllThreadsSyscall(trap, a1, a2, 0)
+	if e == unix.ENOTSUP {
+		_, _, e = unix.RawSyscall(trap, a1, a2, 0)
+	}
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// limitThreads leaves no thread more capabilities than the command has.
+func (s *stage) limitThreads() error {
+	var hdr unix.CapUserHeader
+	var data [2]unix.CapUserData
+	hdr.Version = unix.LINUX_CAPABILITY_VERSION_3
+	if err := unix.Capget(&hdr, &data[0]); err != nil { // this thread's
+		return err
+	}
+	if err := everyThread(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0]))); err != nil {
+		return fmt.Errorf("set capabilities: %w", err)
+	}
+	return nil
 }
 
 // openExecStreams is openStreams where nothing in /dev is what it was made.

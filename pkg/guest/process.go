@@ -211,11 +211,29 @@ func (a *agent) ended(p *process) {
 	p.end()
 	a.mu.Unlock()
 	if p.within == nil {
-		p.execs.Wait()
+		if !p.execsEnd(stopTimeout) {
+			a.log.printf("a process that was joining %s did not end within %s", p.id, stopTimeout)
+		}
 		return
 	}
 	p.cut()
 	p.within.execs.Done()
+}
+
+// execsEnd waits until all processes of Exec are reaped. The kernel has killed
+// those that run; a stage that joins is killed by the end of the container's life.
+func (p *process) execsEnd(limit time.Duration) bool {
+	done := make(chan struct{})
+	go func() {
+		p.execs.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(limit):
+		return false
+	}
 }
 
 // cut ends the reading of the streams: what they hold now is all that counts.

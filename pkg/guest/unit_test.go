@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -505,7 +506,7 @@ func TestReaperAdopts(t *testing.T) {
 	}
 	defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	r := newReaper(false)
-	for _, script := range []string{"sh -c 'exit 7'", "sh -c 'sleep 0.3; exit 7'"} { // dead before its parent, and after
+	for _, deadFirst := range []bool{true, false} { // the child, before its parent
 		in, ours, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
@@ -514,7 +515,8 @@ func TestReaperAdopts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		argv := []string{"sh", "-c", script + " >/dev/null & echo $!; exec cat"}
+		// Not at once: a shell would take the status.
+		argv := []string{"sh", "-c", "sh -c 'sleep 0.3; exit 7' >/dev/null & echo $!; exec cat"}
 		_, parent, err := r.start("/bin/sh", argv, &syscall.ProcAttr{Files: []uintptr{in.Fd(), theirs.Fd(), 2}})
 		if err != nil {
 			t.Fatal(err)
@@ -524,13 +526,16 @@ func TestReaperAdopts(t *testing.T) {
 			t.Fatal(err)
 		}
 		status := r.adopt(pid)
+		for deadFirst && !isZombie(t, pid) {
+			time.Sleep(10 * time.Millisecond)
+		}
 		for _, f := range []*os.File{in, ours, out, theirs} {
 			f.Close()
 		}
 		<-parent
 		r.settle(pid)
 		if code, sig := exitCode(<-status); code != 7 || sig != 0 {
-			t.Errorf("%s: code %d, signal %d", script, code, sig)
+			t.Errorf("dead first %v: code %d, signal %d", deadFirst, code, sig)
 		}
 	}
 	// One that somebody else collected: its end must not be waited for for ever.
@@ -542,6 +547,15 @@ func TestReaperAdopts(t *testing.T) {
 	if _, err := r.pidfd(1); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("pidfd of a stranger: %v", err)
 	}
+}
+
+func isZombie(t *testing.T, pid int) bool {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(b), ") Z ")
 }
 
 func TestContain(t *testing.T) {

@@ -133,7 +133,7 @@ func (m *Manager) guest(vm state.VM) (guestAddress, error) {
 	paths := state.Paths{Dir: fmt.Sprintf("/proc/self/fd/%d", dir.Fd())}
 	token, err := state.ReadToken(paths)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = notRunning(vm)
+		err = m.guestLost(vm, errors.New("it was started by an older micropod: restart the container"))
 	}
 	if err != nil {
 		dir.Close()
