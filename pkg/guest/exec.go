@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -88,6 +89,46 @@ func joinRequest(r api.ExecRequest) api.StartRequest {
 	}
 }
 
+// joinStage is a stage of an exec that runs.
+type joinStage struct {
+	*launcher
+	pid    int
+	exited <-chan syscall.WaitStatus
+}
+
+// startJoin starts the stage of an exec, in the container's cgroup.
+func (a *agent) startJoin(within *process, req api.StartRequest) (_ joinStage, err error) {
+	l, err := newLauncher(req)
+	if err != nil {
+		return joinStage{}, internal("streams", err)
+	}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	// By pidfd: what it names cannot become another process, and no path of
+	// the container leads to its namespaces.
+	target, err := a.reaper.pidfd(within.pid)
+	if err != nil {
+		return joinStage{}, notRunning(within.id)
+	}
+	l.child = append(l.child, target)
+	dir, err := os.Open(within.cgroup.dir)
+	if err != nil {
+		return joinStage{}, internal("cgroup", err)
+	}
+	defer dir.Close()
+	attr := l.attr(dir)
+	attr.Sys.Cloneflags = 0 // it joins those of the container
+	pid, exited, err := a.reaper.start("/proc/self/exe", []string{stageName, "exec"}, attr)
+	if err != nil {
+		return joinStage{}, internal("fork", err)
+	}
+	l.closeChild()
+	return joinStage{l, pid, exited}, nil
+}
+
 // join runs the stage that starts a process in p.within.
 func (a *agent) join(p *process, r api.ExecRequest) (phases, error) {
 	var marks phases
@@ -95,62 +136,50 @@ func (a *agent) join(p *process, r api.ExecRequest) (phases, error) {
 	var undo cleanup
 	defer undo.run()
 	req := joinRequest(r)
-	l, err := newLauncher(req)
+	stage, err := a.startJoin(p.within, req)
 	if err != nil {
-		return nil, internal("streams", err)
-	}
-	undo.add(l.close)
-	// By pidfd: what it names cannot become another process, and no path of
-	// the container leads to its namespaces.
-	target, err := a.reaper.pidfd(p.within.pid)
-	if err != nil {
-		return nil, notRunning(p.within.id)
-	}
-	l.child = append(l.child, target)
-	dir, err := os.Open(p.within.cgroup.dir)
-	if err != nil {
-		return nil, internal("cgroup", err)
-	}
-	attr := l.attr(dir)
-	attr.Sys.Cloneflags = 0 // it joins those of the container
-	stage, exited, err := a.reaper.start("/proc/self/exe", []string{stageName, "exec"}, attr)
-	dir.Close()
-	if err != nil {
-		return nil, internal("fork", err)
+		return nil, err
 	}
 	marks.mark("forked")
-	l.closeChild()
+	kill := func() { _ = a.reaper.signal(stage.pid, unix.SIGKILL) }
+	undo.add(stage.close)
 	undo.add(func() {
-		_ = a.reaper.signal(stage, unix.SIGKILL)
-		<-exited
+		kill()
+		<-stage.exited
 	})
 	// The stage is not in the pid namespace that dies with the container.
-	kill := func() { _ = a.reaper.signal(stage, unix.SIGKILL) }
 	defer context.AfterFunc(p.within.life, kill)()
-	if err := l.status.SetReadDeadline(time.Now().Add(execTimeout)); err != nil {
+	if err := stage.status.SetReadDeadline(time.Now().Add(execTimeout)); err != nil {
 		return nil, internal("stage", err)
 	}
-	status, err := l.handshake(stageConfig{StartRequest: req})
+	status, err := stage.handshake(stageConfig{StartRequest: req})
 	if err != nil {
 		return nil, a.joinError(p, err)
 	}
-	if status.PID == 0 { // the stage ends in the command's place, with a message
-		p.pid, p.exited = stage, exited
-	} else {
-		p.pid, p.exited = status.PID, a.reaper.adopt(status.PID)
-		undo.add(func() { _ = a.reaper.signal(p.pid, unix.SIGKILL) })
-	}
-	if err := p.connect(l, req); err != nil { // lets the stage end
+	if err := a.takeOver(p, stage, status.PID, req, &undo); err != nil {
 		return nil, internal("tty", err)
-	}
-	if status.PID != 0 {
-		<-exited
-		a.reaper.settle(p.pid)
 	}
 	marks = append(marks, status.Phases...)
 	marks.mark("started")
 	undo.cancel()
 	return marks, nil
+}
+
+// takeOver makes the process that a stage has started the agent's own, and lets
+// the stage end. Without a process the stage ends in its place, with a message.
+func (a *agent) takeOver(p *process, stage joinStage, pid int, req api.StartRequest, undo *cleanup) error {
+	if pid == 0 {
+		p.pid, p.exited = stage.pid, stage.exited
+		return p.connect(stage.launcher, req)
+	}
+	p.pid, p.exited = pid, a.reaper.adopt(pid)
+	undo.add(func() { _ = a.reaper.signal(pid, unix.SIGKILL) })
+	if err := p.connect(stage.launcher, req); err != nil {
+		return err
+	}
+	<-stage.exited
+	a.reaper.settle(pid)
+	return nil
 }
 
 // joinError is why a process could not join: if the container has ended

@@ -52,6 +52,9 @@ func joinNamespaces() error {
 	if err == nil {
 		err = unix.Setns(fdTarget, unix.CLONE_NEWPID)
 	}
+	if errors.Is(err, unix.ESRCH) {
+		return &api.Error{Code: api.CodeConflict, Message: "the container has ended"}
+	}
 	if err != nil {
 		return fmt.Errorf("join the container's namespaces: %w", err)
 	}
