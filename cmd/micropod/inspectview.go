@@ -47,6 +47,7 @@ type configView struct {
 	User        string
 	Tty         bool
 	OpenStdin   bool
+	StdinOnce   bool
 	Env         []string
 	Cmd         []string
 	Image       string
@@ -91,7 +92,7 @@ func inspectContainer(c *manager.Container) containerView {
 			Memory: int64(c.MemoryMiB) << 20, StorageOpt: map[string]int64{"size": c.StorageBytes}, Annotations: notNil(c.Annotations),
 		},
 		Config: configView{
-			Hostname: c.Hostname, User: c.User, Tty: c.TTY, OpenStdin: c.Stdin, Env: c.Env, Cmd: c.Command, Image: c.Image,
+			Hostname: c.Hostname, User: c.User, Tty: c.TTY, OpenStdin: c.Stdin, StdinOnce: c.Stdin && !c.StdinStays, Env: c.Env, Cmd: c.Command, Image: c.Image,
 			WorkingDir: c.Workdir, Labels: notNil(c.Labels), StopSignal: c.StopSignal, StopTimeout: wholeSeconds(c.StopTimeout),
 		},
 		MicroPod: microPodView{

@@ -51,7 +51,7 @@ func attachedPair(c *state.Config, s *Streams) (*supervisor.Client, *os.File, er
 		theirs.Close()
 		return nil, nil, fmt.Errorf("make socket pair: %w", err)
 	}
-	client, err := supervisor.NewClient(conn, attachCommand(s, c.Stdin && !c.TTY))
+	client, err := supervisor.NewClient(conn, attachCommand(s, c))
 	if err != nil {
 		theirs.Close()
 		return nil, nil, err
@@ -59,7 +59,8 @@ func attachedPair(c *state.Config, s *Streams) (*supervisor.Client, *os.File, er
 	return client, theirs, nil
 }
 
-func attachCommand(s *Streams, once bool) supervisor.Command {
+func attachCommand(s *Streams, c *state.Config) supervisor.Command {
+	once := c.Stdin && !c.TTY && !c.StdinStays
 	return supervisor.Command{Op: supervisor.OpAttach, Input: s.In != nil, Once: once}
 }
 
@@ -87,7 +88,7 @@ func (m *Manager) attachRunning(ctx context.Context, vm state.VM, s *Streams) (*
 	if err != nil {
 		return nil, err
 	}
-	client, err := m.dial(ctx, vm, attachCommand(s, false))
+	client, err := m.dial(ctx, vm, attachCommand(s, c))
 	if err != nil {
 		return nil, err
 	}

@@ -135,7 +135,7 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 		Workdir: either(o.Workdir, ic.WorkingDir), Domainname: o.Domainname,
 		Labels: merged(ic.Labels, o.Labels), Annotations: o.Annotations,
 		Volumes: slices.Sorted(maps.Keys(ic.Volumes)),
-		TTY:     o.TTY, Stdin: o.Stdin, AutoRemove: o.AutoRemove, Init: o.Init,
+		TTY:     o.TTY, Stdin: o.Stdin, StdinStays: o.StdinStays, AutoRemove: o.AutoRemove, Init: o.Init,
 		ReadOnly: o.ReadOnly, Tmpfs: o.Tmpfs, StopTimeout: o.StopTimeout,
 		VMM: either(o.VMM, "auto"), Kernel: o.Kernel,
 	}

@@ -154,6 +154,7 @@ func describe(c *Container, s *state.Config) {
 	c.Image, c.ImageID, c.Created, c.Command = s.Image, s.ImageID, s.Created, s.Args
 	c.Labels, c.Annotations, c.Platform = s.Labels, s.Annotations, s.Platform
 	c.TTY, c.Stdin, c.AutoRemove, c.ReadOnly = s.TTY, s.Stdin, s.AutoRemove, s.ReadOnly
+	c.StdinStays = s.StdinStays
 	c.StopSignal, c.StopTimeout = signalName(s.StopSignal), s.StopTimeout
 	c.CPUs, c.MemoryMiB, c.StorageBytes = s.CPUs, s.MemoryMiB, s.StorageBytes
 	c.Kernel, c.Hostname, c.Env, c.User, c.Workdir = s.Kernel, s.Hostname, s.Env, s.User, s.Workdir

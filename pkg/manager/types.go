@@ -48,6 +48,7 @@ type CreateOptions struct {
 	Annotations map[string]string
 	TTY         bool // -t
 	Stdin       bool // -i
+	StdinStays  bool // the end of a client's input is not the container's: -di
 	AutoRemove  bool // --rm
 	Init        bool // --init
 	ReadOnly    bool // --read-only
@@ -104,6 +105,7 @@ type Container struct {
 	Annotations   map[string]string
 	Platform      string
 	TTY, Stdin    bool
+	StdinStays    bool // the end of a client's input is not the container's
 	AutoRemove    bool
 	StopSignal    string
 	StopTimeout   *time.Duration

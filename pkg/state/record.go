@@ -38,11 +38,13 @@ type Config struct {
 	Volumes     []string          `json:"volumes,omitempty"` // VOLUME of the image
 	TTY         bool              `json:"tty,omitempty"`
 	Stdin       bool              `json:"stdin,omitempty"`
-	AutoRemove  bool              `json:"autoRemove,omitempty"`
-	Init        bool              `json:"init,omitempty"`
-	ReadOnly    bool              `json:"readOnly,omitempty"`
-	Tmpfs       []string          `json:"tmpfs,omitempty"`
-	StopSignal  int               `json:"stopSignal"`
+	// StdinStays says that the end of a client's input is not the container's.
+	StdinStays bool     `json:"stdinStays,omitempty"`
+	AutoRemove bool     `json:"autoRemove,omitempty"`
+	Init       bool     `json:"init,omitempty"`
+	ReadOnly   bool     `json:"readOnly,omitempty"`
+	Tmpfs      []string `json:"tmpfs,omitempty"`
+	StopSignal int      `json:"stopSignal"`
 	// StopTimeout is nil for the default; negative waits for ever.
 	StopTimeout *time.Duration `json:"stopTimeout,omitempty"`
 

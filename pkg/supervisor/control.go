@@ -39,7 +39,8 @@ type Command struct {
 	Timeout *time.Duration `json:"timeout,omitempty"`
 	Cols    uint16         `json:"cols,omitempty"`
 	Rows    uint16         `json:"rows,omitempty"`
-	// Input: the client sends standard input. Once: its loss is the input's end.
+	// Input: the client sends standard input. Once: its end, or
+	// its loss, is the end of the container's.
 	Input bool `json:"input,omitempty"`
 	Once  bool `json:"once,omitempty"`
 }

@@ -192,7 +192,7 @@ func (srv *server) input(c *client, first Command) (detached bool) {
 		}
 		switch kind {
 		case api.KindStdin:
-			if first.Input {
+			if first.Input && (len(b) > 0 || first.Once) {
 				srv.s.stdin(b)
 			}
 		case api.KindRequest:

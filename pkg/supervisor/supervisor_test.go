@@ -361,6 +361,26 @@ func TestInputAndItsEnd(t *testing.T) {
 
 // TestLostClientEndsInput: the client of `run -i` that is gone is the end of
 // the container's input, or a process that reads would live for ever.
+// The end of a client's input is the container's only if the container was made so.
+func TestInputThatStays(t *testing.T) {
+	l := begin(t, &fakeVM{echo: true}, nil)
+	<-l.outcome
+	c := l.command(Command{Op: OpAttach, Input: true})
+	if err := c.Input(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Input([]byte("still open")); err != nil {
+		t.Fatal(err)
+	}
+	if k, b, err := c.Read(); err != nil || k != api.KindStdout || string(b) != "still open" {
+		t.Errorf("%v %q %v", k, b, err)
+	}
+	if err := l.client.Input(nil); err != nil {
+		t.Fatal(err)
+	}
+	l.final()
+}
+
 func TestLostClientEndsInput(t *testing.T) {
 	l := begin(t, &fakeVM{echo: true, exit: 3}, nil)
 	l.client.Close()
