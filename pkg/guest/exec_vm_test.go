@@ -65,7 +65,7 @@ func (vm *guestVM) killContainer(s *agent.Stdio) result {
 func TestExec(t *testing.T) {
 	vm := newVM(t)
 	for _, init := range []bool{false, true} {
-		r := sh("mkdir -p /work; echo 1 > /work/mark; for n in pid mnt ipc uts cgroup net; do readlink /proc/self/ns/$n; done > /work/ns; echo ready; while :; do sleep 1000; done")
+		r := sh("mkdir -p /kept; echo 1 > /kept/mark; for n in pid mnt ipc uts cgroup net; do readlink /proc/self/ns/$n; done > /kept/ns; echo ready; while :; do sleep 1000; done")
 		r.Init = init
 		r.Hostname = "joined"
 		s, err := vm.start(r)
@@ -107,7 +107,7 @@ func (vm *guestVM) execOutput(t *testing.T) {
 	}{
 		{"apart", shExec("echo out; echo err >&2; exit 7"), "out\n", "err\n", 7},
 		{"killed", shExec("kill -9 $$"), "", "", 137},
-		{"namespaces", shExec("for n in pid mnt ipc uts cgroup net; do readlink /proc/self/ns/$n; done | cmp - /work/ns; hostname; cat /work/mark"), "joined\n1\n", "", 0},
+		{"namespaces", shExec("for n in pid mnt ipc uts cgroup net; do readlink /proc/self/ns/$n; done | cmp - /kept/ns; hostname; cat /kept/mark"), "joined\n1\n", "", 0},
 		{"own session", shExec("test $(ps -o pid,pgid,sid | grep -w $$ | head -n 1 | tr -s ' ' '\\n' | sort -u | grep -c .) = 1 && echo $PPID"), "0\n", "", 0},
 		{"child holds stdout", shExec("sleep 1000 & echo gone"), "gone\n", "", 0},
 		{"root", shExec("id; echo $HOME; pwd"), "uid=0(root) gid=0(root) groups=0(root),10(wheel)\n/root\n/\n", "", 0},
@@ -129,7 +129,7 @@ func (vm *guestVM) execOutput(t *testing.T) {
 			n := 321
 			r.Process.OOMScoreAdj = &n
 		}), "99\n111\n321\n", "", 0},
-		{"cwd", changeExec(shExec("pwd"), func(r *api.ExecRequest) { r.Process.Cwd = "/work" }), "/work\n", "", 0},
+		{"cwd", changeExec(shExec("pwd"), func(r *api.ExecRequest) { r.Process.Cwd = "/kept" }), "/kept\n", "", 0},
 		{"env", changeExec(shExec("echo $A $HOME"), func(r *api.ExecRequest) { r.Process.Env = append(r.Process.Env, "A=b c", "HOME=/h") }), "b c /h\n", "", 0},
 		{"path lookup", execRequest("echo", "hi"), "hi\n", "", 0},
 		{"no shebang", execRequest("/odd/noshebang"), "", "exec /odd/noshebang: exec format error\n", 255},
@@ -313,7 +313,7 @@ func (vm *guestVM) execUnattended(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := changeExec(shExec("rm -f /work/left; echo begun; read x; head -c 300000 /dev/zero; echo done > /work/left"), func(r *api.ExecRequest) { r.ID, r.Stdin = "left", true })
+	r := changeExec(shExec("rm -f /kept/left; echo begun; read x; head -c 300000 /dev/zero; echo done > /kept/left"), func(r *api.ExecRequest) { r.ID, r.Stdin = "left", true })
 	if _, err := own.Exec(vm.ctx, r); err != nil {
 		t.Fatal(err)
 	}
@@ -324,11 +324,11 @@ func (vm *guestVM) execUnattended(t *testing.T) {
 	vm.until(s, "", "\x00")
 	s.Close()
 	own.Close()
-	wait := "until test -e /work/left; do sleep 0.1; done; cat /work/left; rm /work/left"
+	wait := "until test -e /kept/left; do sleep 0.1; done; cat /kept/left; rm /kept/left"
 	if r := vm.runExec(shExec(wait)); r.stdout != "done\n" {
 		t.Errorf("%+v", r)
 	}
-	detached := changeExec(shExec("head -c 300000 /dev/zero; echo detached > /work/left"), func(r *api.ExecRequest) { r.ID, r.Detach = "e2", true })
+	detached := changeExec(shExec("head -c 300000 /dev/zero; echo detached > /kept/left"), func(r *api.ExecRequest) { r.ID, r.Detach = "e2", true })
 	if _, err := vm.client.Exec(vm.ctx, detached); err != nil {
 		t.Fatal(err)
 	}
@@ -354,8 +354,8 @@ func (vm *guestVM) execPrivilege(t *testing.T) {
 		t.Errorf("write to the agent: %+v", got)
 	}
 	// A program of the container that makes the kernel execute the agent there.
-	vm.runExec(shExec("printf '#!/proc/self/exe\\n' > /work/self; chmod 755 /work/self"))
-	if got := vm.runExec(execRequest("/work/self")); got.exit.Code != 1 || !strings.Contains(got.stderr, "does nothing here") {
+	vm.runExec(shExec("printf '#!/proc/self/exe\\n' > /kept/self; chmod 755 /kept/self"))
+	if got := vm.runExec(execRequest("/kept/self")); got.exit.Code != 1 || !strings.Contains(got.stderr, "does nothing here") {
 		t.Errorf("the agent as interpreter: %+v", got)
 	}
 	if got := vm.runExec(shExec("true")); got.exit.Code != 0 {
