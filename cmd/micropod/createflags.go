@@ -146,22 +146,29 @@ func (c *createFlags) checkStop(o *manager.CreateOptions) error {
 	return nil
 }
 
-func (c *createFlags) readEnv(o *manager.CreateOptions) error {
-	for _, file := range c.envFiles {
+func (c *createFlags) readEnv(o *manager.CreateOptions) (err error) {
+	o.Env, err = readEnv(c.envFiles, c.env)
+	return err
+}
+
+// readEnv is what --env-file and -e say, in the order in which they count.
+func readEnv(files, flags []string) ([]string, error) {
+	var env []string
+	for _, file := range files {
 		lines, err := readKeyValues(file)
 		if err != nil {
-			return fmt.Errorf("invalid env file (%s): %w", file, err)
+			return nil, fmt.Errorf("invalid env file (%s): %w", file, err)
 		}
 		for _, kv := range lines {
 			if kv, ok := envFromFile(kv, os.LookupEnv); ok {
-				o.Env = append(o.Env, kv)
+				env = append(env, kv)
 			}
 		}
 	}
-	for _, kv := range c.env {
-		o.Env = append(o.Env, envFromFlag(kv, os.LookupEnv))
+	for _, kv := range flags {
+		env = append(env, envFromFlag(kv, os.LookupEnv))
 	}
-	return nil
+	return env, nil
 }
 
 func (c *createFlags) readLabels(o *manager.CreateOptions) error {

@@ -41,9 +41,8 @@ func unsupportedCreateFlags() []dockerFlag {
 // names are refused, so that nobody takes them for a typing error.
 func unsupportedVerbs() []string {
 	return []string{
-		"attach", "build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events", "exec",
-		"export", "network", "node", "pause", "plugin", "port",
-		"prune", "rename", "search", "secret", "service", "stack", "stats", "swarm", "system", "top", "trust",
-		"unpause", "update", "volume",
+		"build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events",
+		"export", "network", "node", "plugin", "prune", "search", "secret", "service", "stack", "stats", "swarm", "system", "trust",
+		"update", "volume",
 	}
 }

@@ -41,6 +41,7 @@ func infoText(i *manager.Info) string {
 	line("Version: %s", version)
 	line("Containers: %d", i.Containers)
 	line(" Running: %d", i.Running)
+	line(" Paused: %d", i.Paused)
 	line(" Stopped: %d", i.Stopped)
 	line("Images: %d", i.Images)
 	line("Root Dir: %s", i.Root)

@@ -39,6 +39,7 @@ type configView struct {
 	User       string
 	Tty        bool
 	OpenStdin  bool
+	StdinOnce  bool
 	Env        []string
 	Cmd        []string
 	Image      string
@@ -75,13 +76,14 @@ func inspectContainer(c *manager.Container) containerView {
 		ID: c.ID, Created: inspectTime(c.Created), Path: path, Args: args, Image: c.ImageID,
 		LogPath: c.LogPath, Name: "/" + c.Name, Platform: c.Platform,
 		State: stateView{
-			Status: string(c.State), Running: c.State == manager.StateRunning, Dead: c.State == manager.StateBroken,
+			Status: string(c.State), Running: c.State == manager.StateRunning || c.State == manager.StatePaused,
+			Paused: c.State == manager.StatePaused, Dead: c.State == manager.StateBroken,
 			OOMKilled: c.OOMKilled, Pid: c.PID, ExitCode: c.ExitCode, Error: c.Error,
 			StartedAt: inspectTime(c.StartedAt), FinishedAt: inspectTime(c.FinishedAt),
 		},
 		HostConfig: inspectHostConfig(c),
 		Config: configView{
-			Hostname: c.Hostname, User: c.User, Tty: c.TTY, OpenStdin: c.Stdin, Env: c.Env, Cmd: c.Command, Image: c.Image,
+			Hostname: c.Hostname, User: c.User, Tty: c.TTY, OpenStdin: c.Stdin, StdinOnce: c.Stdin && !c.StdinStays, Env: c.Env, Cmd: c.Command, Image: c.Image,
 			WorkingDir: c.Workdir, ExposedPorts: set(c.ExposedPorts), Labels: notNil(c.Labels), StopSignal: c.StopSignal, StopTimeout: wholeSeconds(c.StopTimeout),
 		},
 		MicroPod: microPodView{

@@ -49,6 +49,7 @@ func (a *app) run(ctx context.Context, flags *runFlags, o manager.CreateOptions)
 	if !flags.detach && attach.stdin && attach.tty && !isTerminal(a.in) {
 		return &exitError{code: exitFailure, err: errNotTTY}
 	}
+	o.StdinStays = o.Stdin && (flags.detach || !attach.stdin)
 	container, err := a.create(ctx, &flags.createFlags, o)
 	if err != nil {
 		return err

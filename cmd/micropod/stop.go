@@ -13,7 +13,7 @@ func newStopCommand(a *app) *cobra.Command {
 	var flags stopFlags
 	c := newVerb("stop [OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers", arguments(1, -1), nil)
 	flags.register(c.Flags())
-	c.ValidArgsFunction = a.completeContainers(manager.StateRunning)
+	c.ValidArgsFunction = a.completeContainers(manager.StateRunning, manager.StatePaused)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		return a.endEach(c, args, &flags, (*manager.Manager).Stop)
 	}

@@ -364,6 +364,40 @@ func TestConnect(t *testing.T) {
 	}
 }
 
+// A list of processes comes in pieces, and one without an end is given up.
+func TestProcesses(t *testing.T) {
+	c, g := pair(t)
+	endless := false
+	go func() {
+		for {
+			var r api.Request
+			if api.ReadMessage(g, api.KindRequest, &r) != nil {
+				return
+			}
+			var q api.ProcessesRequest
+			if api.Decode(r.Params, &q) != nil {
+				return
+			}
+			reply := api.ProcessesReply{More: q.After < 3 || endless}
+			for i := range 500 {
+				if reply.Processes = append(reply.Processes, api.Process{PID: q.After + 1 + i}); !endless {
+					break
+				}
+			}
+			res, _ := json.Marshal(reply)
+			_ = api.WriteMessage(g, api.KindReply, api.Reply{ID: r.ID, Result: res})
+		}
+	}()
+	all, err := c.Processes(t.Context(), "a")
+	if err != nil || len(all) != 4 || all[3].PID != 4 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	endless = true
+	if _, err := c.Processes(t.Context(), "a"); !errors.Is(err, api.ErrFrame) {
+		t.Errorf("a list without an end: %v", err)
+	}
+}
+
 func TestDial(t *testing.T) {
 	path := vmSocket(t, "OK 1\n", func(c net.Conn) {
 		var o api.Open

@@ -255,22 +255,32 @@ func (c *Client) Setup(ctx context.Context, r api.SetupRequest) (api.SetupReply,
 // Start starts a container. It returns once its command has been executed, or
 // the *api.Error that says why it was not. The end comes through Exits.
 func (c *Client) Start(ctx context.Context, r api.StartRequest) (api.StartReply, error) {
+	return c.launch(ctx, api.MethodStart, r.ID, r)
+}
+
+// Exec starts one more process in a container, and is else as Start.
+func (c *Client) Exec(ctx context.Context, r api.ExecRequest) (api.StartReply, error) {
+	return c.launch(ctx, api.MethodExec, r.ID, r)
+}
+
+// launch makes a call that starts the process id.
+func (c *Client) launch(ctx context.Context, m api.Method, id string, params any) (api.StartReply, error) {
 	var reply api.StartReply
-	if err := api.CheckID(r.ID); err != nil {
+	if err := api.CheckID(id); err != nil {
 		return reply, err
 	}
 	c.mu.Lock()
-	again := c.started[r.ID]
-	c.started[r.ID] = true
+	again := c.started[id]
+	c.started[id] = true
 	c.mu.Unlock()
-	err := c.call(ctx, api.MethodStart, r, &reply)
+	err := c.call(ctx, m, params, &reply)
 	if err == nil && reply.PID <= 0 {
-		err = fmt.Errorf("start: process id %d: %w", reply.PID, api.ErrFrame)
+		err = fmt.Errorf("%s: process id %d: %w", m, reply.PID, api.ErrFrame)
 	}
 	var refused *api.Error
 	if errors.As(err, &refused) && !again {
 		c.mu.Lock()
-		delete(c.started, r.ID)
+		delete(c.started, id)
 		c.mu.Unlock()
 	}
 	reply.Phases = api.CleanPhases(reply.Phases)
@@ -285,6 +295,38 @@ func (c *Client) Signal(ctx context.Context, r api.SignalRequest) error {
 // Resize sets the size of a container's terminal.
 func (c *Client) Resize(ctx context.Context, r api.ResizeRequest) error {
 	return c.call(ctx, api.MethodResize, r, nil)
+}
+
+// Freeze stops all processes of a container, or lets them go on.
+func (c *Client) Freeze(ctx context.Context, r api.FreezeRequest) error {
+	return c.call(ctx, api.MethodFreeze, r, nil)
+}
+
+// maxProcesses bounds what a guest can make Processes collect.
+const maxProcesses = 1 << 15
+
+// Processes lists the processes of a container, those of Exec among them, by
+// ascending pid.
+func (c *Client) Processes(ctx context.Context, containerID string) ([]api.Process, error) {
+	var all []api.Process
+	r := api.ProcessesRequest{ID: containerID}
+	for {
+		var reply api.ProcessesReply
+		if err := c.call(ctx, api.MethodProcesses, r, &reply); err != nil {
+			return nil, err
+		}
+		if err := reply.Check(r); err != nil {
+			return nil, fmt.Errorf("%s: %w", api.MethodProcesses, err)
+		}
+		all = append(all, reply.Processes...)
+		if !reply.More {
+			return all, nil
+		}
+		if len(all) > maxProcesses {
+			return nil, fmt.Errorf("%s: more than %d: %w", api.MethodProcesses, maxProcesses, api.ErrFrame)
+		}
+		r.After = all[len(all)-1].PID
+	}
 }
 
 // Shutdown makes the guest kill what runs, sync its disks and leave; the VM

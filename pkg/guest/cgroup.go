@@ -4,13 +4,16 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // controllers that containers get, as far as the kernel has them.
@@ -112,6 +115,56 @@ func (c *cgroup) oomKilled() bool {
 		}
 	}
 	return false
+}
+
+// freezeTimeout bounds the wait for processes that the kernel cannot stop now.
+const freezeTimeout = 10 * time.Second
+
+// freeze stops every process of the cgroup, and returns when all have stopped,
+// or lets them go on. On an error they go on.
+func (c *cgroup) freeze(frozen bool) error {
+	file := filepath.Join(c.dir, "cgroup.freeze")
+	if !frozen {
+		return writeFile(file, "0")
+	}
+	events, err := os.Open(filepath.Join(c.dir, "cgroup.events"))
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	if err := writeFile(file, "1"); err != nil {
+		return err
+	}
+	for end := time.Now().Add(freezeTimeout); ; {
+		if holds, err := eventHolds(events, "frozen 1"); holds || err != nil {
+			return err
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			return errors.Join(fmt.Errorf("the processes have not stopped within %s", freezeTimeout), writeFile(file, "0"))
+		}
+		// The kernel announces a change of the file.
+		p := []unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}
+		if _, err := unix.Poll(p, int(left/time.Millisecond)+1); err != nil && err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// eventHolds looks for a line of cgroup.events.
+func eventHolds(events *os.File, line string) (bool, error) {
+	buf := make([]byte, 4096)
+	n, err := events.ReadAt(buf, 0)
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	return slices.Contains(strings.Split(string(buf[:n]), "\n"), line), nil
+}
+
+// frozen reports whether the cgroup is stopped, or to be.
+func (c *cgroup) frozen() bool {
+	b, err := os.ReadFile(filepath.Join(c.dir, "cgroup.freeze"))
+	return err == nil && strings.TrimSpace(string(b)) == "1"
 }
 
 // remove removes the cgroup and those that the container made below it. Its

@@ -4,6 +4,8 @@ import (
 	"path"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/micropod/micropod/pkg/agent/api"
 )
 
@@ -19,19 +21,38 @@ func checkStart(r api.StartRequest) error {
 	if r.Spec == nil || r.Spec.Process == nil || r.Spec.Linux == nil {
 		return invalid("spec", "no process in the spec")
 	}
-	p := r.Spec.Process
+	if err := checkProcess(r.Spec.Process, r.User, r.GroupAdd); err != nil {
+		return err
+	}
+	return checkNames(r)
+}
+
+// checkExec is checkStart for a process that joins a container.
+func checkExec(r api.ExecRequest) error {
+	for _, id := range []string{r.ID, r.Container} {
+		if err := api.CheckID(id); err != nil {
+			return invalid("spec", "%v", err)
+		}
+	}
+	if r.Process == nil {
+		return invalid("spec", "no process")
+	}
+	return checkProcess(r.Process, r.User, r.GroupAdd)
+}
+
+func checkProcess(p *specs.Process, user string, groupAdd []string) error {
 	if len(p.Args) == 0 {
 		return invalid("spec", "no command specified")
 	}
 	if !path.IsAbs(p.Cwd) {
 		return invalid("cwd", "the working directory %q is invalid, it needs to be an absolute path", api.Clean(p.Cwd, 1024))
 	}
-	for _, words := range [][]string{p.Args, p.Env, {p.Cwd, r.User}, r.GroupAdd} {
+	for _, words := range [][]string{p.Args, p.Env, {p.Cwd, user}, groupAdd} {
 		for _, w := range words {
 			if strings.ContainsRune(w, 0) {
 				return invalid("spec", "a NUL byte in %q", api.Clean(w, 128))
 			}
 		}
 	}
-	return checkNames(r)
+	return nil
 }

@@ -16,12 +16,13 @@ import (
 const (
 	fdConfig = 3 // stageConfig, to its end
 	fdStatus = 4 // stageStatus; closed by exec
-	fdSocket = 5 // sends the terminal's master
+	fdSocket = 5 // sends the terminal's master; an exec's stage waits for its end
+	fdTarget = 6 // only of an exec: pidfd of the container's first process
 )
 
 // launcher holds the descriptors between the agent and a container stage.
 type launcher struct {
-	child []*os.File // 0 to fdSocket of the stage
+	child []*os.File // 0 to fdSocket of the stage, or to fdTarget
 
 	stdin, stdout, stderr  *os.File // our ends, nil with a terminal
 	config, status, socket *os.File
@@ -131,19 +132,19 @@ func (l *launcher) close() {
 }
 
 // handshake sends the configuration and waits for the stage's answer.
-func (l *launcher) handshake(c stageConfig) (phases, error) {
+func (l *launcher) handshake(c stageConfig) (stageStatus, error) {
 	b, err := json.Marshal(c)
 	if err != nil {
-		return nil, internal("stage", err)
+		return stageStatus{}, internal("stage", err)
 	}
 	// A stage that dies while it is written to shows as a missing answer.
 	if _, err := l.config.Write(b); err != nil && !errors.Is(err, unix.EPIPE) {
-		return nil, internal("stage", err)
+		return stageStatus{}, internal("stage", err)
 	}
 	l.config.Close()
 	status, err := readStatus(l.status)
 	l.status.Close()
-	return status.Phases, err
+	return status, err
 }
 
 // terminal receives the master from the stage and opens one more slave.

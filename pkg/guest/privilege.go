@@ -171,7 +171,13 @@ func parseRlimit(name string) (int, error) {
 
 // setLimits sets resource limits and the OOM killer's score.
 func (s *stage) setLimits() error {
-	p := s.Spec.Process
+	if err := s.setRlimits(); err != nil {
+		return err
+	}
+	return s.setOOMScore()
+}
+
+func (s *stage) setRlimits() error {
 	// Go raises its own soft limit of files to the hard one, which the agent
 	// has set for all containers; programs expect the usual 1024.
 	var files syscall.Rlimit
@@ -180,7 +186,7 @@ func (s *stage) setLimits() error {
 	}
 	files.Cur = min(1024, files.Max)
 	limits := map[int]syscall.Rlimit{unix.RLIMIT_NOFILE: files}
-	for _, r := range p.Rlimits {
+	for _, r := range s.Spec.Process.Rlimits {
 		n, err := parseRlimit(r.Type)
 		if err != nil {
 			return err
@@ -192,6 +198,12 @@ func (s *stage) setLimits() error {
 			return fmt.Errorf("set resource limit %s to %d:%d: %w", strings.Fields(rlimitNames)[n], l.Cur, l.Max, err)
 		}
 	}
+	return nil
+}
+
+// setOOMScore needs the /proc of this process's own pid namespace.
+func (s *stage) setOOMScore() error {
+	p := s.Spec.Process
 	if p.OOMScoreAdj == nil {
 		return nil
 	}

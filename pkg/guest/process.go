@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,19 +16,30 @@ import (
 	"github.com/micropod/micropod/pkg/agent/api"
 )
 
-// process is a container: its first process and what belongs to it.
+// process is a container, which is its first process and what belongs to it,
+// or a process of Exec in one.
 type process struct {
 	id     string
 	pid    int
-	cgroup *cgroup
+	within *process // the container of an Exec's process; nil for a container
+	cgroup *cgroup  // of a container
 	io     *stdio
 	tty    *os.File // master of its terminal, nil without
 	peer   *os.File // a slave, so that the terminal outlives a process that closes it
 	out    []pipe   // the streams to copy to the host
 	exited <-chan syscall.WaitStatus
-	dead   chan struct{} // closed when the process has been reaped
-	owner  *control      // who is told about the end
-	live   bool          // launched: all of the above is set (under agent.mu)
+	owner  *control // who is told about the end
+	live   bool     // launched: all of the above is set (under agent.mu)
+
+	life  context.Context // until the process has been reaped
+	end   func()          // ends life
+	execs sync.WaitGroup  // of a container: processes of Exec that are not reaped
+}
+
+func newProcess(id string, owner *control) *process {
+	p := &process{id: id, owner: owner}
+	p.life, p.end = context.WithCancel(context.Background())
+	return p
 }
 
 type pipe struct {
@@ -44,20 +56,26 @@ func (a *agent) start(c *control, r api.StartRequest) (any, func(), error) {
 	if err := checkStart(r); err != nil {
 		return nil, nil, err
 	}
-	p := &process{id: r.ID, owner: c, dead: make(chan struct{})}
+	p := newProcess(r.ID, c)
 	if err := a.reserve(p); err != nil {
 		return nil, nil, err
 	}
-	phases, err := a.launch(p, r)
+	return a.begin(p, func() (phases, error) { return a.launch(p, r) })
+}
+
+// begin launches a process whose place is reserved.
+func (a *agent) begin(p *process, launch func() (phases, error)) (any, func(), error) {
+	phases, err := launch()
 	if err != nil {
 		a.release(p)
+		p.end()
 		p.io.abort()
 		return nil, nil, err
 	}
 	a.mu.Lock()
 	p.live = true
 	a.mu.Unlock()
-	return api.StartReply{PID: p.pid, Phases: phases}, func() { go a.log.contain("container "+p.id, func() { a.follow(p) }) }, nil
+	return api.StartReply{PID: p.pid, Phases: phases}, func() { go a.log.contain("process "+p.id, func() { a.follow(p) }) }, nil
 }
 
 // reserve takes the id and the streams that may have been opened for it.
@@ -124,14 +142,14 @@ func (a *agent) launch(p *process, r api.StartRequest) (phases, error) {
 		_ = a.reaper.signal(p.pid, unix.SIGKILL)
 		<-p.exited
 	})
-	phases, err := l.handshake(stageConfig{StartRequest: r, Root: rootDir, Files: files})
+	status, err := l.handshake(stageConfig{StartRequest: r, Root: rootDir, Files: files})
 	if err != nil {
 		return nil, err
 	}
 	if err := p.connect(l, r); err != nil {
 		return nil, internal("tty", err)
 	}
-	marks = append(marks, phases...)
+	marks = append(marks, status.Phases...)
 	marks.mark("started")
 	undo.cancel()
 	return marks, nil
@@ -164,10 +182,8 @@ func (a *agent) follow(p *process) {
 		pumps.Go(func() { a.log.contain("output of "+p.id, func() { p.io.pump(s.kind, s.file) }) })
 	}
 	ws := <-p.exited
-	close(p.dead)
 	at := time.Now()
-	// The kernel has killed and reaped all of the pid namespace before its
-	// first process could be reaped: no writer is left.
+	a.ended(p)
 	if p.peer != nil {
 		p.peer.Close()
 	} else {
@@ -177,14 +193,58 @@ func (a *agent) follow(p *process) {
 	pumps.Wait()
 	p.io.finish()
 	stop()
-	exit := api.Exit{ID: p.id, OOMKilled: p.cgroup.oomKilled(), At: at}
+	exit := api.Exit{ID: p.id, At: at}
 	exit.Code, exit.Signal = exitCode(ws)
-	if err := p.cgroup.remove(); err != nil {
-		a.log.printf("remove cgroup of %s: %v", p.id, err)
+	if p.cgroup != nil {
+		exit.OOMKilled = p.cgroup.oomKilled()
+		if err := p.cgroup.remove(); err != nil {
+			a.log.printf("remove cgroup of %s: %v", p.id, err)
+		}
 	}
 	a.release(p)
-	if err := p.owner.send(api.KindExit, exit); err != nil {
+	// Whoever asked for an Exec may be gone: then nobody wants to know.
+	if err := p.owner.send(api.KindExit, exit); err != nil && p.within == nil {
 		a.log.printf("report the end of %s: %v", p.id, err)
+	}
+}
+
+// ended makes the death of a process known. With a container's first process
+// the kernel has killed and reaped all of its pid namespace: no writer of its
+// streams is left. What an Exec's process has started may live on and hold them.
+func (a *agent) ended(p *process) {
+	a.mu.Lock()
+	p.end()
+	a.mu.Unlock()
+	if p.within == nil {
+		if !p.execsEnd(stopTimeout) {
+			a.log.printf("a process that was joining %s did not end within %s", p.id, stopTimeout)
+		}
+		return
+	}
+	p.cut()
+	p.within.execs.Done()
+}
+
+// execsEnd waits until all processes of Exec are reaped. The kernel has killed
+// those that run; a stage that joins is killed by the end of the container's life.
+func (p *process) execsEnd(limit time.Duration) bool {
+	done := make(chan struct{})
+	go func() {
+		p.execs.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(limit):
+		return false
+	}
+}
+
+// cut ends the reading of the streams: what they hold now is all that counts.
+func (p *process) cut() {
+	for _, s := range p.out {
+		_ = s.file.SetReadDeadline(time.Unix(1, 0)) // fails if it has ended, and is closed
 	}
 }
 
@@ -194,7 +254,16 @@ func (a *agent) running(id string) (*process, error) {
 	defer a.mu.Unlock()
 	p := a.procs[id]
 	if p == nil || !p.live {
-		return nil, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("no container %q runs", api.Clean(id, api.MaxID))}
+		return nil, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("no process %q runs", api.Clean(id, api.MaxID))}
+	}
+	return p, nil
+}
+
+// container returns a container that runs.
+func (a *agent) container(id string) (*process, error) {
+	p, err := a.running(id)
+	if err != nil || p.within != nil {
+		return nil, notRunning(api.Clean(id, api.MaxID))
 	}
 	return p, nil
 }
@@ -213,13 +282,25 @@ func (a *agent) signal(r api.SignalRequest) error {
 	return nil
 }
 
+// freeze stops all of a container, or lets it go on.
+func (a *agent) freeze(r api.FreezeRequest) error {
+	p, err := a.container(r.ID)
+	if err != nil {
+		return err
+	}
+	if err := p.cgroup.freeze(r.Frozen); err != nil {
+		return internal("cgroup", err)
+	}
+	return nil
+}
+
 func (a *agent) resize(r api.ResizeRequest) error {
 	p, err := a.running(r.ID)
 	if err != nil {
 		return err
 	}
 	if p.tty == nil {
-		return invalid("resize", "container %s has no terminal", p.id)
+		return invalid("resize", "process %s has no terminal", p.id)
 	}
 	return setWinsize(p.tty, r.Cols, r.Rows)
 }
@@ -252,9 +333,9 @@ func (a *agent) stopAll() {
 	}
 	for _, p := range procs {
 		select {
-		case <-p.dead:
+		case <-p.life.Done():
 		case <-timeout:
-			a.log.printf("container %s did not die within %s", p.id, stopTimeout)
+			a.log.printf("process %s did not die within %s", p.id, stopTimeout)
 			return
 		}
 	}
@@ -282,6 +363,9 @@ type stageConfig struct {
 type stageStatus struct {
 	Error  *api.Error  `json:"error,omitempty"`
 	Phases []api.Phase `json:"phases,omitempty"`
+	// PID of the process that an exec's stage has started, in the guest; 0 if
+	// the kernel could not execute the command, and the stage ends in its place.
+	PID int `json:"pid,omitempty"`
 }
 
 // readStatus reads the stage's answer and waits for its exec, which closes the

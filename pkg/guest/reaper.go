@@ -57,6 +57,45 @@ func (r *reaper) signal(pid int, sig syscall.Signal) error {
 	return unix.Kill(pid, sig)
 }
 
+// pidfd opens a handle on a child that has not been waited for; else it is ESRCH.
+func (r *reaper) pidfd(pid int) (*os.File, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.waiting[pid]; !ok {
+		return nil, unix.ESRCH
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+// adopt registers a child's child, which becomes ours when its parent ends.
+// The parent must be alive and must not wait for it: then its pid is its own.
+// Call settle once the parent has ended.
+func (r *reaper) adopt(pid int) <-chan syscall.WaitStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ch := make(chan syscall.WaitStatus, 1)
+	r.waiting[pid] = ch
+	return ch
+}
+
+// settle makes sure that the status of an adopted process comes, also if the
+// parent was killed before adopt and the process was collected as a stranger.
+func (r *reaper) settle(pid int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.waiting[pid]; !ok {
+		return
+	}
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err == unix.ECHILD {
+		r.waiting[pid] <- syscall.WaitStatus(unix.SIGKILL)
+		delete(r.waiting, pid)
+	}
+}
+
 // collect waits for everything that has ended.
 func (r *reaper) collect() {
 	r.mu.Lock()

@@ -30,22 +30,34 @@ func (r imageRoot) open(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	err = unix.Fstat(probe, &st)
+	err = checkRegular(probe, name)
 	unix.Close(probe)
 	if err != nil {
 		return nil, err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, fmt.Errorf("%s is not a regular file", name)
-	}
-	// Nothing of the image runs yet, so what was looked at is what is opened;
-	// O_NONBLOCK costs nothing and holds even if that changes.
+	// The container of an exec runs, and may have put another thing there:
+	// O_NONBLOCK waits for no writer of a FIFO, and what was opened is looked
+	// at again.
 	fd, err := r.openat2(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err != nil {
 		return nil, err
 	}
+	if err := checkRegular(fd, name); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+func checkRegular(fd int, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fmt.Errorf("%s is not a regular file", name)
+	}
+	return nil
 }
 
 func (r imageRoot) openat2(name string, flags uint64) (int, error) {

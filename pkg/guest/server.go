@@ -16,7 +16,7 @@ import (
 const (
 	openTimeout = 30 * time.Second // for the first frame of a connection
 	maxCalls    = 32               // control calls in progress on one connection
-	maxConns    = 256              // connections to AgentPort
+	maxConns    = 512              // connections to AgentPort
 )
 
 // control is a control connection: calls come in, replies and events go out.
@@ -158,6 +158,12 @@ func (a *agent) call(c *control, req api.Request) (result any, after func(), err
 			return nil, nil, err
 		}
 		return a.start(c, p)
+	case api.MethodExec:
+		var p api.ExecRequest
+		if err := decodeParams(req, &p); err != nil {
+			return nil, nil, err
+		}
+		return a.exec(c, p)
 	case api.MethodSignal:
 		var p api.SignalRequest
 		if err := decodeParams(req, &p); err != nil {
@@ -170,6 +176,19 @@ func (a *agent) call(c *control, req api.Request) (result any, after func(), err
 			return nil, nil, err
 		}
 		return nil, nil, a.resize(p)
+	case api.MethodFreeze:
+		var p api.FreezeRequest
+		if err := decodeParams(req, &p); err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, a.freeze(p)
+	case api.MethodProcesses:
+		var p api.ProcessesRequest
+		if err := decodeParams(req, &p); err != nil {
+			return nil, nil, err
+		}
+		r, err := a.processes(p)
+		return r, nil, err
 	case api.MethodShutdown:
 		return nil, a.quit, nil
 	}

@@ -17,7 +17,8 @@ import (
 
 // stage is the program between the fork of a container and the exec of its
 // command. It is PID 1 of the container, privileged, and runs before anything
-// of the image does, so nothing races with it.
+// of the image does, so nothing races with it. The stage of an exec is another
+// thing, see joining.
 type stage struct {
 	stageConfig
 	Who identity // set by the user step; given to the second stage of --init
@@ -37,7 +38,7 @@ type step struct {
 // stageMain runs a stage. It returns only if it did not execute the command.
 func stageMain(args []string) int {
 	runtime.LockOSThread() // namespaces, ids and capabilities are a thread's
-	for fd := fdConfig; fd <= fdSocket; fd++ {
+	for fd := fdConfig; fd <= fdTarget; fd++ {
 		unix.CloseOnExec(fd)
 	}
 	if len(args) == 2 && args[0] == "init" {
@@ -52,6 +53,13 @@ func stageMain(args []string) int {
 	case "container":
 		if err = readConfig(&s.stageConfig); err == nil {
 			err = runSteps(s.container())
+		}
+	case "exec":
+		if err = hide(); err == nil {
+			err = readConfig(&s.stageConfig)
+		}
+		if err == nil {
+			err = runSteps(s.joining())
 		}
 	case "process":
 		if err = readConfig(&s); err == nil {

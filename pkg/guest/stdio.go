@@ -1,11 +1,14 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/pkg/agent/api"
 )
@@ -13,6 +16,11 @@ import (
 // attachGrace is how long the output of a process that has ended waits for a
 // stdio connection that has never come.
 const attachGrace = 30 * time.Second
+
+// maxLeft bounds, in bytes, what is read of a stream after the end of the
+// process that it is about, if others still hold it: as much as the kernel
+// keeps in a pipe for a user without privilege.
+const maxLeft = 1 << 20
 
 // stdio joins a process's streams and the stdio connection of the host. Either
 // may come first. Output waits in the kernel's pipe (bounded, and the process
@@ -162,11 +170,43 @@ func (s *stdio) pump(k api.Kind, f *os.File) {
 			<-s.first
 			s.write(k, buf[:n])
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) { // see process.cut
+			s.drain(k, f, buf)
+		}
 		if err != nil { // io.EOF of a pipe, EIO of a terminal
 			return
 		}
 	}
 }
+
+// drain copies what a stream holds now.
+func (s *stdio) drain(k api.Kind, f *os.File, buf []byte) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	for total := 0; total < maxLeft; {
+		var n int
+		cerr := rc.Control(func(fd uintptr) { n, err = ignoringEINTR(func() (int, error) { return unix.Read(int(fd), buf) }) })
+		if cerr != nil || err != nil || n <= 0 { // EAGAIN: that was all
+			return
+		}
+		<-s.first
+		s.write(k, buf[:n])
+		total += n
+	}
+}
+
+func ignoringEINTR(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+// discard says that nobody is to come for the output.
+func (s *stdio) discard() { s.firstOnce.Do(func() { close(s.first) }) }
 
 // write sends a frame to whoever is connected. A connection that fails is dropped.
 func (s *stdio) write(k api.Kind, b []byte) {
@@ -185,9 +225,7 @@ func (s *stdio) write(k api.Kind, b []byte) {
 
 // giveUp bounds the wait for the first connection. Call the result to stop it.
 func (s *stdio) giveUp() (stop func() bool) {
-	return time.AfterFunc(attachGrace, func() {
-		s.firstOnce.Do(func() { close(s.first) })
-	}).Stop
+	return time.AfterFunc(attachGrace, s.discard).Stop
 }
 
 // finish announces the end of both streams. The host closes the connection.

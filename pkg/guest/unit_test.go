@@ -2,6 +2,7 @@ package guest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -495,6 +497,65 @@ func TestReaper(t *testing.T) {
 	if _, _, err := r.start("/no/such", []string{"x"}, &syscall.ProcAttr{}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("start of nothing: %v", err)
 	}
+}
+
+// A child's child becomes ours when its parent ends, and so does its status.
+func TestReaperAdopts(t *testing.T) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	r := newReaper(false)
+	for _, deadFirst := range []bool{true, false} { // the child, before its parent
+		in, ours, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, theirs, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Not at once: a shell would take the status.
+		argv := []string{"sh", "-c", "sh -c 'sleep 0.3; exit 7' >/dev/null & echo $!; exec cat"}
+		_, parent, err := r.start("/bin/sh", argv, &syscall.ProcAttr{Files: []uintptr{in.Fd(), theirs.Fd(), 2}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pid int
+		if _, err := fmt.Fscan(out, &pid); err != nil {
+			t.Fatal(err)
+		}
+		status := r.adopt(pid)
+		for deadFirst && !isZombie(t, pid) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		for _, f := range []*os.File{in, ours, out, theirs} {
+			f.Close()
+		}
+		<-parent
+		r.settle(pid)
+		if code, sig := exitCode(<-status); code != 7 || sig != 0 {
+			t.Errorf("dead first %v: code %d, signal %d", deadFirst, code, sig)
+		}
+	}
+	// One that somebody else collected: its end must not be waited for for ever.
+	status := r.adopt(1)
+	r.settle(1)
+	if code, _ := exitCode(<-status); code != 137 {
+		t.Errorf("a lost status is %d", code)
+	}
+	if _, err := r.pidfd(1); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("pidfd of a stranger: %v", err)
+	}
+}
+
+func isZombie(t *testing.T, pid int) bool {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(b), ") Z ")
 }
 
 func TestContain(t *testing.T) {

@@ -51,7 +51,7 @@ func attachedPair(c *state.Config, s *Streams) (*supervisor.Client, *os.File, er
 		theirs.Close()
 		return nil, nil, fmt.Errorf("make socket pair: %w", err)
 	}
-	client, err := supervisor.NewClient(conn, attachCommand(s, c.Stdin && !c.TTY))
+	client, err := supervisor.NewClient(conn, attachCommand(s, c))
 	if err != nil {
 		theirs.Close()
 		return nil, nil, err
@@ -59,8 +59,24 @@ func attachedPair(c *state.Config, s *Streams) (*supervisor.Client, *os.File, er
 	return client, theirs, nil
 }
 
-func attachCommand(s *Streams, once bool) supervisor.Command {
+func attachCommand(s *Streams, c *state.Config) supervisor.Command {
+	once := c.Stdin && !c.TTY && !c.StdinStays
 	return supervisor.Command{Op: supervisor.OpAttach, Input: s.In != nil, Once: once}
+}
+
+// Attach connects to a container that runs. What it printed before is in its log.
+func (m *Manager) Attach(ctx context.Context, ref string, s *Streams) (*Attachment, error) {
+	vm, err := m.running(ref)
+	if errors.Is(err, ErrNotRunning) {
+		return nil, errors.New("you cannot attach to a stopped container, start it first")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if m.paused(vm.ID) {
+		return nil, errors.New("you cannot attach to a paused container, unpause it first")
+	}
+	return m.attachRunning(ctx, vm, s)
 }
 
 // attachRunning connects to a container that already runs.
@@ -72,7 +88,7 @@ func (m *Manager) attachRunning(ctx context.Context, vm state.VM, s *Streams) (*
 	if err != nil {
 		return nil, err
 	}
-	client, err := m.dial(ctx, vm, attachCommand(s, false))
+	client, err := m.dial(ctx, vm, attachCommand(s, c))
 	if err != nil {
 		return nil, err
 	}
@@ -99,15 +115,7 @@ func (m *Manager) attach(client *supervisor.Client, id string, tty bool, s *Stre
 // output copies until the end and sets the result.
 func (a *Attachment) output(s *Streams, detached <-chan struct{}) {
 	final, err := a.client.Final(func(k api.Kind, b []byte) error {
-		w := s.Out
-		if k == api.KindStderr {
-			w = s.Err
-		}
-		if w == nil {
-			return nil
-		}
-		_, err := w.Write(b)
-		return err
+		return s.write(k, b)
 	})
 	select {
 	case <-detached:
@@ -125,6 +133,19 @@ func (a *Attachment) output(s *Streams, detached <-chan struct{}) {
 	}
 }
 
+// write hands a piece of output to the caller.
+func (s *Streams) write(k api.Kind, b []byte) error {
+	w := s.Out
+	if k == api.KindStderr {
+		w = s.Err
+	}
+	if w == nil {
+		return nil
+	}
+	_, err := w.Write(b)
+	return err
+}
+
 // afterLoss finds out how a container ended whose supervisor said nothing.
 func (m *Manager) afterLoss(id string) (int, error) {
 	c, err := m.Inspect(context.Background(), id)
@@ -139,6 +160,16 @@ func (m *Manager) afterLoss(id string) (int, error) {
 
 // input copies the caller's input until its end, or until the detach keys.
 func (a *Attachment) input(s *Streams, tty bool, detached chan<- struct{}) {
+	if s.copyInput(tty, a.client.Input) {
+		close(detached)
+		a.client.Send(supervisor.Command{Op: supervisor.OpDetach})
+		a.client.Close()
+	}
+}
+
+// copyInput hands the caller's input to send, nothing for its end. It reports
+// whether the detach keys were typed, and ends with them.
+func (s *Streams) copyInput(tty bool, send func([]byte) error) (detach bool) {
 	keys := detachKeys{}
 	if tty {
 		keys.want = s.DetachKeys
@@ -147,20 +178,17 @@ func (a *Attachment) input(s *Streams, tty bool, detached chan<- struct{}) {
 	for {
 		n, err := s.In.Read(buf)
 		b, leave := keys.filter(buf[:n])
-		if len(b) > 0 && a.client.Input(b) != nil {
-			return
+		if len(b) > 0 && send(b) != nil {
+			return false
 		}
 		if leave {
-			close(detached)
-			a.client.Send(supervisor.Command{Op: supervisor.OpDetach})
-			a.client.Close()
-			return
+			return true
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
-				a.client.Input(nil)
+				send(nil)
 			}
-			return
+			return false
 		}
 	}
 }

@@ -54,12 +54,16 @@ func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Con
 		c.Name = newName() // a name of ours was taken: another one
 	}
 	if errors.Is(err, state.ErrNameTaken) {
-		return nil, fmt.Errorf("%w: the container name %q is already in use: remove that container or choose another name", ErrConflict, c.Name)
+		return nil, nameTaken(c.Name)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return m.Inspect(ctx, c.ID)
+}
+
+func nameTaken(name string) error {
+	return fmt.Errorf("%w: the container name %q is already in use: remove that container or choose another name", ErrConflict, name)
 }
 
 func (m *Manager) create(c state.Config) error {
@@ -148,7 +152,7 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 		Workdir: either(o.Workdir, ic.WorkingDir), Domainname: o.Domainname,
 		Labels: merged(ic.Labels, o.Labels), Annotations: o.Annotations,
 		Volumes: slices.Sorted(maps.Keys(ic.Volumes)),
-		TTY:     o.TTY, Stdin: o.Stdin, AutoRemove: o.AutoRemove, Init: o.Init,
+		TTY:     o.TTY, Stdin: o.Stdin, StdinStays: o.StdinStays, AutoRemove: o.AutoRemove, Init: o.Init,
 		ReadOnly: o.ReadOnly, Tmpfs: o.Tmpfs, StopTimeout: o.StopTimeout,
 		ExposedPorts: union(slices.Collect(maps.Keys(ic.ExposedPorts)), o.ExposedPorts), HostConfig: o.HostConfig,
 		VMM: either(o.VMM, "auto"), Kernel: o.Kernel,
@@ -203,9 +207,14 @@ func args(o CreateOptions, entrypoint, cmd []string) ([]string, error) {
 func environment(o CreateOptions, image []string, hostname string) []string {
 	env := []string{defaultPath, "HOSTNAME=" + hostname}
 	if o.TTY {
-		env = append(env, "TERM=xterm")
+		env = append(env, defaultTerm)
 	}
-	for _, kv := range slices.Concat(image, o.Env) {
+	return changeEnvironment(env, slices.Concat(image, o.Env))
+}
+
+// changeEnvironment makes changes to env: "K=V" sets, "K" removes.
+func changeEnvironment(env, changes []string) []string {
+	for _, kv := range changes {
 		name, _, set := strings.Cut(kv, "=")
 		i := slices.IndexFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
 		switch {

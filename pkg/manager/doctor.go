@@ -133,11 +133,14 @@ func (m *Manager) Info(ctx context.Context) (*Info, error) {
 		Kernel: filepath.Join(m.state.Root(), fileKernel),
 	}
 	for _, c := range containers {
-		if c.State == StateRunning {
+		switch c.State {
+		case StateRunning:
 			i.Running++
+		case StatePaused:
+			i.Paused++
 		}
 	}
-	i.Stopped = i.Containers - i.Running
+	i.Stopped = i.Containers - i.Running - i.Paused
 	if k, err := m.kernel(""); err == nil {
 		i.KernelRelease, i.DiskFormat = k.Release, string(diskFormat(k))
 	}

@@ -82,7 +82,7 @@ func checkFilter(key, v string) error {
 	case "exited":
 		_, err = strconv.Atoi(v)
 	case "status":
-		states := []State{StateCreated, StateStarting, StateRunning, StateExited, StateBroken}
+		states := []State{StateCreated, StateStarting, StateRunning, StatePaused, StateExited, StateBroken}
 		if !slices.Contains(states, State(v)) {
 			err = fmt.Errorf("the states are %v", states)
 		}
@@ -97,7 +97,7 @@ func selectContainers(all []Container, o ListOptions) ([]Container, error) {
 	var out []Container
 	for i := range all {
 		c := &all[i]
-		active := c.State == StateRunning || c.State == StateStarting || c.State == StateBroken
+		active := c.State != StateCreated && c.State != StateExited
 		if !o.All && o.Last == 0 && !byState && !active {
 			continue
 		}

@@ -143,7 +143,7 @@ func (m *Manager) reap(id string) error {
 		return err
 	}
 	m.log.Info("cleaned up after a supervisor that was lost", "container", id)
-	st.Phase, st.ExitCode = state.PhaseExited, 137
+	st.Phase, st.Paused, st.ExitCode = state.PhaseExited, false, 137
 	st.Error = "the supervisor ended unexpectedly"
 	st.FinishedAt = time.Now()
 	st.VMM, st.Supervisor = state.Process{}, state.Process{}
@@ -173,6 +173,7 @@ func describe(c *Container, s *state.Config) {
 	c.Image, c.ImageID, c.Created, c.Command = s.Image, s.ImageID, s.Created, s.Args
 	c.Labels, c.Annotations, c.Platform = s.Labels, s.Annotations, s.Platform
 	c.TTY, c.Stdin, c.AutoRemove, c.ReadOnly = s.TTY, s.Stdin, s.AutoRemove, s.ReadOnly
+	c.StdinStays = s.StdinStays
 	c.StopSignal, c.StopTimeout = signalName(s.StopSignal), s.StopTimeout
 	c.CPUs, c.MemoryMiB, c.StorageBytes = s.CPUs, s.MemoryMiB, s.StorageBytes
 	c.Kernel, c.Hostname, c.Env, c.User, c.Workdir = s.Kernel, s.Hostname, s.Env, s.User, s.Workdir
@@ -196,6 +197,8 @@ func derive(s *state.Status, running bool) State {
 		return StateCreated
 	case s.Phase == state.PhaseExited:
 		return StateExited
+	case running && s.Phase == state.PhaseRunning && s.Paused:
+		return StatePaused
 	case running && s.Phase == state.PhaseRunning:
 		return StateRunning
 	case running:
@@ -213,6 +216,8 @@ func humanStatus(c *Container, now time.Time) string {
 		return "Starting"
 	case StateRunning:
 		return "Up " + units.HumanDuration(now.Sub(c.StartedAt))
+	case StatePaused:
+		return "Up " + units.HumanDuration(now.Sub(c.StartedAt)) + " (Paused)"
 	}
 	return fmt.Sprintf("Exited (%d) %s ago", c.ExitCode, units.HumanDuration(now.Sub(c.FinishedAt)))
 }

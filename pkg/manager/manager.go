@@ -125,7 +125,7 @@ func (m *Manager) dial(ctx context.Context, vm state.VM, cmd supervisor.Command)
 			return nil, err
 		}
 		if !held {
-			return nil, fmt.Errorf("%w: %s", ErrNotRunning, vm.Name)
+			return nil, notRunning(vm)
 		}
 		if err := pause(ctx); err != nil {
 			return nil, err
@@ -164,6 +164,14 @@ func pause(ctx context.Context) error {
 		return nil
 	}
 }
+
+// notRunning says it in docker's words.
+func notRunning(vm state.VM) error { return &notRunningError{name: vm.Name} }
+
+type notRunningError struct{ name string }
+
+func (e *notRunningError) Error() string   { return fmt.Sprintf("container %s is not running", e.name) }
+func (e *notRunningError) Is(t error) bool { return t == ErrNotRunning }
 
 // timed logs how long a step took and keeps it for the record.
 func (m *Manager) timed(ts *[]state.Timing, name string, begun time.Time) {

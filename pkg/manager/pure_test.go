@@ -2,6 +2,7 @@ package manager
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -69,6 +70,42 @@ func TestEnvironment(t *testing.T) {
 	}
 	if want := []string{defaultPath, "HOSTNAME=box"}; !slices.Equal(cfg.Env, want) {
 		t.Errorf("env of a bare image %q, want %q", cfg.Env, want)
+	}
+}
+
+// An exec is the container's process in other words.
+func TestExecRequest(t *testing.T) {
+	c, err := newConfig(CreateOptions{User: "alice", Workdir: "/w", GroupAdd: []string{"7"}, TTY: true, Env: []string{"A=1", "B=2"}}, testImage())
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := execRequest("e1", &c, ExecOptions{Command: []string{"id"}}, nil)
+	p := own.Process
+	if own.Container != c.ID || own.User != "alice" || p.Cwd != "/w" || !own.Detach || own.Stdin || p.Terminal || !slices.Equal(own.GroupAdd, c.GroupAdd) {
+		t.Errorf("%+v", own)
+	}
+	if spec := newSpec(&c).Process; !reflect.DeepEqual(p.Capabilities, spec.Capabilities) || !reflect.DeepEqual(p.Rlimits, spec.Rlimits) || p.NoNewPrivileges != spec.NoNewPrivileges {
+		t.Errorf("other privileges than the container's: %+v", p)
+	}
+	if slices.Contains(p.Env, "TERM=xterm") || !slices.Contains(p.Env, "A=1") {
+		t.Errorf("env %q", p.Env)
+	}
+	sizes := make(chan Size, 1)
+	sizes <- Size{Cols: 100, Rows: 30}
+	o := ExecOptions{Command: []string{"sh"}, User: "0", Workdir: "/", TTY: true, Privileged: true, Env: []string{"A=x", "B"}}
+	other := execRequest("e2", &c, o, &Streams{In: strings.NewReader(""), Resize: sizes})
+	p = other.Process
+	if other.User != "0" || p.Cwd != "/" || other.Detach || !other.Stdin || !p.Terminal || !other.Privileged {
+		t.Errorf("%+v", other)
+	}
+	if !slices.Contains(p.Env, "TERM=xterm") || !slices.Contains(p.Env, "A=x") || slices.Contains(p.Env, "B=2") {
+		t.Errorf("env %q", p.Env)
+	}
+	if p.ConsoleSize == nil || p.ConsoleSize.Width != 100 || p.ConsoleSize.Height != 30 {
+		t.Errorf("size %+v", p.ConsoleSize)
+	}
+	if !slices.Contains(c.Env, "B=2") {
+		t.Error("the container's own environment was changed")
 	}
 }
 
@@ -187,6 +224,8 @@ func TestDerive(t *testing.T) {
 		{nil, true, StateCreated},
 		{st(state.PhaseStarting), true, StateStarting},
 		{st(state.PhaseRunning), true, StateRunning},
+		{&state.Status{Phase: state.PhaseRunning, Paused: true}, true, StatePaused},
+		{&state.Status{Phase: state.PhaseRunning, Paused: true}, false, StateExited},
 		{st(state.PhaseRunning), false, StateExited},
 		{st(state.PhaseExited), true, StateExited},
 		{st(state.PhaseExited), false, StateExited},

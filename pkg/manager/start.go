@@ -32,6 +32,9 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 	}
 	lock, err := m.lock(ctx, vm)
 	if errors.Is(err, state.ErrLocked) {
+		if m.paused(vm.ID) {
+			return nil, fmt.Errorf("%w: cannot start a paused container, try unpause instead", ErrConflict)
+		}
 		return m.attachRunning(ctx, vm, s)
 	}
 	if err != nil {

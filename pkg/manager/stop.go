@@ -73,19 +73,29 @@ func (m *Manager) Kill(ctx context.Context, ref string, sig syscall.Signal) erro
 }
 
 func (m *Manager) signal(ctx context.Context, vm state.VM, sig int) error {
-	c, err := m.dial(ctx, vm, supervisor.Command{Op: supervisor.OpSignal, Signal: sig})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	r, err := c.Reply()
-	if errors.Is(err, supervisor.ErrGone) {
-		return fmt.Errorf("%w: %s", ErrNotRunning, vm.Name)
-	}
-	if err == nil && r.Error != "" {
-		err = fmt.Errorf("signal %s: %s", vm.Name, r.Error)
+	answer, err := m.ask(ctx, vm, supervisor.Command{Op: supervisor.OpSignal, Signal: sig})
+	if err == nil && answer != "" {
+		err = fmt.Errorf("signal %s: %s", vm.Name, answer)
 	}
 	return err
+}
+
+// ask sends a command that is answered at once; the answer says what is wrong.
+func (m *Manager) ask(ctx context.Context, vm state.VM, cmd supervisor.Command) (answer string, err error) {
+	c, err := m.dial(ctx, vm, cmd)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	r, err := c.Reply()
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	if errors.Is(err, supervisor.ErrGone) {
+		err = notRunning(vm)
+	}
+	return r.Error, err
 }
 
 // Restart stops a container and starts it again, detached. One that is to be
@@ -97,23 +107,6 @@ func (m *Manager) Restart(ctx context.Context, ref string, timeout *time.Duratio
 	}
 	_, err := m.Start(ctx, ref, nil)
 	return err
-}
-
-// Wait returns a container's exit code, once it does not run.
-func (m *Manager) Wait(ctx context.Context, ref string) (int, error) {
-	vm, err := m.resolve(ref)
-	if err != nil {
-		return 0, err
-	}
-	f, err := m.final(ctx, vm, supervisor.Command{Op: supervisor.OpWait})
-	if errors.Is(err, ErrNotRunning) {
-		c, err := m.Inspect(ctx, vm.ID)
-		if err != nil {
-			return 0, err
-		}
-		return c.ExitCode, nil
-	}
-	return f.ExitCode, err
 }
 
 // Remove deletes a container and its disk. One that runs is ended first with
@@ -134,6 +127,8 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 		lock, err = m.lock(ctx, vm)
 	}
 	switch {
+	case errors.Is(err, state.ErrLocked) && m.paused(vm.ID):
+		return fmt.Errorf("%w: container %s is paused and must be unpaused first, or remove it with -f", ErrConflict, vm.Name)
 	case errors.Is(err, state.ErrLocked):
 		return fmt.Errorf("%w: container %s is running: stop it first, or remove it with -f", ErrConflict, vm.Name)
 	case errors.Is(err, state.ErrNotFound):

@@ -49,6 +49,7 @@ type CreateOptions struct {
 	Annotations map[string]string
 	TTY         bool // -t
 	Stdin       bool // -i
+	StdinStays  bool // the end of a client's input is not the container's: -di
 	AutoRemove  bool // --rm
 	Init        bool // --init
 	ReadOnly    bool // --read-only
@@ -79,6 +80,7 @@ const (
 	StateCreated  State = "created"
 	StateStarting State = "starting"
 	StateRunning  State = "running"
+	StatePaused   State = "paused"
 	StateExited   State = "exited"
 	// StateBroken is a record that cannot be read; see Container.Problem.
 	StateBroken State = "broken"
@@ -107,6 +109,7 @@ type Container struct {
 	Annotations   map[string]string
 	Platform      string
 	TTY, Stdin    bool
+	StdinStays    bool // the end of a client's input is not the container's
 	AutoRemove    bool
 	StopSignal    string
 	StopTimeout   *time.Duration
@@ -205,16 +208,16 @@ type Check struct {
 
 // Info is what `micropod info` shows.
 type Info struct {
-	Root                         string
-	Containers, Running, Stopped int
-	Images                       int
-	VMMs                         []VMMInfo // usable first
-	DefaultVMM                   string
-	Kernel, KernelRelease        string
-	DiskFormat                   string // erofs or ext4
-	CPUs                         int
-	MemoryBytes                  int64
-	OSType, Architecture         string
+	Root                                 string
+	Containers, Running, Paused, Stopped int
+	Images                               int
+	VMMs                                 []VMMInfo // usable first
+	DefaultVMM                           string
+	Kernel, KernelRelease                string
+	DiskFormat                           string // erofs or ext4
+	CPUs                                 int
+	MemoryBytes                          int64
+	OSType, Architecture                 string
 }
 
 // Progress is told about layers while an image is pulled, loaded or pushed. It

@@ -154,6 +154,25 @@ func (s *Store) Create(c Config, fill func(Paths) error) error {
 	return err
 }
 
+// Rename gives a container another name. The error wraps ErrNameTaken, or
+// ErrNotFound for a container that has gone.
+func (s *Store) Rename(id, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	return s.update(func(db *database) error {
+		i := slices.IndexFunc(db.VMs, func(v VM) bool { return v.ID == id })
+		switch {
+		case i < 0:
+			return fmt.Errorf("%w: %s", ErrNotFound, id)
+		case db.hasName(name):
+			return fmt.Errorf("%w: %s", ErrNameTaken, name)
+		}
+		db.VMs[i].Name = name
+		return nil
+	})
+}
+
 // Remove deletes a container. The caller holds its alive lock.
 func (s *Store) Remove(id string) error {
 	gone := filepath.Join(s.root, dirVMs, gonePrefix+id)

@@ -1,6 +1,10 @@
 package state
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
 	"time"
 )
 
@@ -34,11 +38,13 @@ type Config struct {
 	Volumes     []string          `json:"volumes,omitempty"` // VOLUME of the image
 	TTY         bool              `json:"tty,omitempty"`
 	Stdin       bool              `json:"stdin,omitempty"`
-	AutoRemove  bool              `json:"autoRemove,omitempty"`
-	Init        bool              `json:"init,omitempty"`
-	ReadOnly    bool              `json:"readOnly,omitempty"`
-	Tmpfs       []string          `json:"tmpfs,omitempty"`
-	StopSignal  int               `json:"stopSignal"`
+	// StdinStays says that the end of a client's input is not the container's.
+	StdinStays bool     `json:"stdinStays,omitempty"`
+	AutoRemove bool     `json:"autoRemove,omitempty"`
+	Init       bool     `json:"init,omitempty"`
+	ReadOnly   bool     `json:"readOnly,omitempty"`
+	Tmpfs      []string `json:"tmpfs,omitempty"`
+	StopSignal int      `json:"stopSignal"`
 	// StopTimeout is nil for the default; negative waits for ever.
 	StopTimeout *time.Duration `json:"stopTimeout,omitempty"`
 	// ExposedPorts are those of the image and the user, as 80/tcp.
@@ -66,6 +72,7 @@ const (
 type Status struct {
 	Version    int       `json:"version"`
 	Phase      Phase     `json:"phase"`
+	Paused     bool      `json:"paused,omitempty"` // of PhaseRunning
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
 	ExitCode   int       `json:"exitCode"`
@@ -101,6 +108,45 @@ type VM struct {
 	Name    string    `json:"name"`
 	Image   string    `json:"image"`
 	Created time.Time `json:"created"`
+}
+
+// maxToken bounds the file of a VM's token, in bytes.
+const maxToken = 1 << 10
+
+// WriteToken keeps the token of a VM's agent where other processes of its owner
+// find it. It is of no use after the VM, so that nothing needs to be durable.
+func WriteToken(p Paths, token string) error {
+	if err := RemoveToken(p); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(p.Token(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep the agent's token: %w", err)
+	}
+	_, err = f.WriteString(token)
+	return errors.Join(err, f.Close())
+}
+
+// RemoveToken removes a VM's token. Idempotent.
+func RemoveToken(p Paths) error {
+	if err := os.Remove(p.Token()); err != nil && !missing(err) {
+		return fmt.Errorf("remove the agent's token: %w", err)
+	}
+	return nil
+}
+
+// ReadToken reads the token of a VM that runs; fs.ErrNotExist says that none does.
+func ReadToken(p Paths) (string, error) {
+	f, err := os.Open(p.Token())
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxToken))
+	if err != nil {
+		return "", fmt.Errorf("read the agent's token: %w", err)
+	}
+	return string(b), nil
 }
 
 // ReadConfig reads a container's description.

@@ -50,6 +50,7 @@ const (
 	fileConsole = "console.log"
 	fileLog     = "container.log"
 	fileVsock   = "vsock.sock"
+	fileToken   = "token"
 	fileControl = "control.sock"
 	fileDisk    = "rw.img"
 	dirVMM      = "vmm"
@@ -81,6 +82,9 @@ func (p Paths) Log() string { return filepath.Join(p.Dir, fileLog) }
 
 // Vsock is the socket of the VM's vsock device.
 func (p Paths) Vsock() string { return filepath.Join(p.Dir, fileVsock) }
+
+// Token holds what a connection to the VM's agent must show, while the VM runs.
+func (p Paths) Token() string { return filepath.Join(p.Dir, fileToken) }
 
 // Control is the supervisor's own socket.
 func (p Paths) Control() string { return filepath.Join(p.Dir, fileControl) }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -401,4 +402,83 @@ func FuzzStateFiles(f *testing.F) {
 			t.Error("a process that cannot be is alive")
 		}
 	})
+}
+
+func TestRename(t *testing.T) {
+	s := newStore(t)
+	first, second := create(t, s, "first"), create(t, s, "second")
+	if err := s.Rename(first, "other"); err != nil {
+		t.Fatal(err)
+	}
+	if vm, err := s.Resolve("other"); err != nil || vm.ID != first {
+		t.Errorf("%+v, %v", vm, err)
+	}
+	if _, err := s.Resolve("first"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the old name: %v", err)
+	}
+	if err := s.Rename(first, "second"); !errors.Is(err, ErrNameTaken) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	if err := s.Rename(second, "first"); err != nil {
+		t.Errorf("a name that is free again: %v", err)
+	}
+	if err := s.Rename(second, "../x"); err == nil {
+		t.Error("a path as a name")
+	}
+	if err := s.Rename(NewID(), "third"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a container that is not there: %v", err)
+	}
+}
+
+func TestWatch(t *testing.T) {
+	s := newStore(t)
+	id := create(t, s, "watched")
+	w, err := s.Watch(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := WriteStatus(s.Paths(id), Status{Phase: PhaseExited}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Next(t.Context()); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := w.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nothing has changed: %v", err)
+	}
+	gone, err := s.Watch(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gone.Close()
+	if err := s.Remove(id); err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Next(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTokenFile(t *testing.T) {
+	s := newStore(t)
+	p := s.Paths(create(t, s, "vm"))
+	for _, token := range []string{"one", "another"} { // a stale one is replaced
+		if err := WriteToken(p, token); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ReadToken(p); got != token || err != nil {
+			t.Errorf("token %q, %v", got, err)
+		}
+	}
+	if st, err := os.Stat(p.Token()); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", st, err)
+	}
+	for range 2 {
+		if err := RemoveToken(p); err != nil {
+			t.Error(err)
+		}
+	}
 }

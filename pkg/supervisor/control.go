@@ -19,8 +19,12 @@ const (
 	OpStop Op = "stop"
 	// OpSignal sends Signal, and is answered at once by a Reply.
 	OpSignal Op = "signal"
-	OpResize Op = "resize"
-	OpDetach Op = "detach"
+	// OpPause and OpUnpause stop the container and let it go on, and are answered
+	// by a Reply.
+	OpPause   Op = "pause"
+	OpUnpause Op = "unpause"
+	OpResize  Op = "resize"
+	OpDetach  Op = "detach"
 	// OpWait only waits.
 	OpWait Op = "wait"
 	// OpWatch sends an empty frame whenever the log has grown.
@@ -38,12 +42,13 @@ type Command struct {
 	Rows    uint16         `json:"rows,omitempty"`
 	// Keep makes OpStop keep a container that would be removed at its end.
 	Keep bool `json:"keep,omitempty"`
-	// Input: the client sends standard input. Once: its loss is the input's end.
+	// Input: the client sends standard input. Once: its end, or
+	// its loss, is the end of the container's.
 	Input bool `json:"input,omitempty"`
 	Once  bool `json:"once,omitempty"`
 }
 
-// Reply answers OpSignal, and whatever is refused.
+// Reply answers OpSignal, OpPause and OpUnpause, and whatever is refused.
 type Reply struct {
 	Error string `json:"error,omitempty"`
 }

@@ -144,7 +144,11 @@ func (s *supervisor) signal(sig int) error {
 	ctx, cancel := s.callCtx()
 	defer cancel()
 	if sig != int(unix.SIGKILL) {
-		return s.agent.Signal(ctx, api.SignalRequest{ID: s.plan.Start.ID, Signal: sig})
+		err := s.agent.Signal(ctx, api.SignalRequest{ID: s.plan.Start.ID, Signal: sig})
+		if sig == s.plan.StopSignal {
+			s.wake()
+		}
+		return err
 	}
 	go s.ensureEnd(s.plan.Limits.Kill)
 	if err := s.agent.Signal(ctx, api.SignalRequest{ID: s.plan.Start.ID, Signal: sig}); err != nil {
@@ -183,6 +187,7 @@ func (s *supervisor) stop(cmd Command) {
 		s.log.Info("send stop signal", "err", err)
 		timeout = 0
 	}
+	s.wake()
 	if timeout < 0 {
 		return
 	}

@@ -114,6 +114,8 @@ func (srv *server) handle(conn net.Conn) {
 	switch cmd.Op {
 	case OpSignal:
 		srv.reply(c, srv.s.signal(cmd.Signal))
+	case OpPause, OpUnpause:
+		srv.reply(c, srv.s.pause(cmd.Op == OpPause))
 	case OpWatch, OpAttach, OpWait:
 		srv.stay(c, cmd)
 	case OpStop:
@@ -217,7 +219,7 @@ func (srv *server) input(c *client, first Command) (detached bool) {
 		}
 		switch kind {
 		case api.KindStdin:
-			if first.Input {
+			if first.Input && (len(b) > 0 || first.Once) {
 				srv.s.stdin(b)
 			}
 		case api.KindRequest:

@@ -143,5 +143,8 @@ func RemoveSockets(p state.Paths) error {
 			return err
 		}
 	}
+	if err := state.RemoveToken(p); err != nil {
+		return err
+	}
 	return os.RemoveAll(p.VMM())
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +36,9 @@ type supervisor struct {
 	control string   // path of the control socket
 	hub     *hub
 	server  *server
-	status  state.Status
+
+	statusMu sync.Mutex // from running on
+	status   state.Status
 
 	// ctx ends when the VM is to be killed.
 	ctx  context.Context
@@ -254,7 +257,10 @@ func (s *supervisor) setup() error {
 	req.Now = time.Now()
 	reply, err := s.agent.Setup(ctx, req)
 	s.guestPhases(reply.Phases)
-	return s.guestError(err)
+	if err != nil {
+		return s.guestError(err)
+	}
+	return state.WriteToken(s.paths, req.Token)
 }
 
 // guestPhases logs the guest's own steps. The times are those of its clock,
@@ -322,6 +328,9 @@ func (s *supervisor) release() {
 	if s.listener != nil {
 		s.listener.Close()
 	}
+	if err := state.RemoveToken(s.paths); err != nil {
+		s.log.Error("free what the VM had", "err", err)
+	}
 	if err := os.RemoveAll(s.paths.VMM()); err != nil {
 		s.log.Error("remove files of the VMM", "err", err)
 	}
@@ -335,7 +344,9 @@ func (s *supervisor) autoRemove() bool { return s.plan.AutoRemove && !s.keep.Loa
 
 // settle writes the last status, or removes the container with --rm.
 func (s *supervisor) settle(f Final) {
-	s.status.Phase = state.PhaseExited
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	s.status.Phase, s.status.Paused = state.PhaseExited, false
 	s.status.FinishedAt = time.Now()
 	s.status.ExitCode = f.ExitCode
 	s.status.OOMKilled = f.OOMKilled

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -360,6 +361,26 @@ func TestInputAndItsEnd(t *testing.T) {
 
 // TestLostClientEndsInput: the client of `run -i` that is gone is the end of
 // the container's input, or a process that reads would live for ever.
+// The end of a client's input is the container's only if the container was made so.
+func TestInputThatStays(t *testing.T) {
+	l := begin(t, &fakeVM{echo: true}, nil)
+	<-l.outcome
+	c := l.command(Command{Op: OpAttach, Input: true})
+	if err := c.Input(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Input([]byte("still open")); err != nil {
+		t.Fatal(err)
+	}
+	if k, b, err := c.Read(); err != nil || k != api.KindStdout || string(b) != "still open" {
+		t.Errorf("%v %q %v", k, b, err)
+	}
+	if err := l.client.Input(nil); err != nil {
+		t.Fatal(err)
+	}
+	l.final()
+}
+
 func TestLostClientEndsInput(t *testing.T) {
 	l := begin(t, &fakeVM{echo: true, exit: 3}, nil)
 	l.client.Close()
@@ -522,6 +543,52 @@ func TestSignalIsAnswered(t *testing.T) {
 		if err != nil || (r.Error != "") != wantErr {
 			t.Errorf("signal %d: %+v, %v", sig, r, err)
 		}
+	}
+}
+
+// A pause is on record as long as it holds, and the stop signal ends it.
+func TestPause(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true, ignore: []int{10}}, nil)
+	<-l.outcome
+	steps := []struct {
+		cmd    Command
+		answer string
+		paused bool
+	}{
+		{Command{Op: OpUnpause}, errNotPaused.Error(), false},
+		{Command{Op: OpPause}, "", true}, {Command{Op: OpPause}, errPaused.Error(), true},
+		{Command{Op: OpSignal, Signal: 10}, "", true},
+		{Command{Op: OpUnpause}, "", false}, {Command{Op: OpPause}, "", true},
+	}
+	for _, s := range steps {
+		r, err := l.command(s.cmd).Reply()
+		if err != nil || r.Error != s.answer || l.status().Paused != s.paused {
+			t.Errorf("%+v: %+v, %v, paused %v", s.cmd, r, err, l.status().Paused)
+		}
+	}
+	l.command(Command{Op: OpStop})
+	l.final()
+	if l.status().Paused {
+		t.Error("paused after its end")
+	}
+}
+
+// Whoever may read the container's directory finds the way to the guest, while
+// there is one.
+func TestToken(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true}, nil)
+	<-l.outcome
+	paths := l.store.Paths(l.id)
+	if token, err := state.ReadToken(paths); token != "secret" || err != nil {
+		t.Errorf("token %q, %v", token, err)
+	}
+	if st, err := os.Stat(paths.Token()); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", st, err)
+	}
+	l.command(Command{Op: OpStop})
+	l.final()
+	if _, err := state.ReadToken(paths); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after the end: %v", err)
 	}
 }
 

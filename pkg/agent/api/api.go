@@ -42,6 +42,7 @@ const (
 	MaxSeccomp = 32 << 10 // a seccomp program: the kernel takes 4096 instructions
 	MaxError   = 4 << 10  // text of an Error
 	MaxID      = 64       // a container or process id
+	MaxCommand = 4 << 10  // command line of a Process
 )
 
 // Hello is the agent's first frame on the ready connection.
@@ -81,11 +82,14 @@ type Method string
 
 // Methods.
 const (
-	MethodSetup    Method = "setup"
-	MethodStart    Method = "start"
-	MethodSignal   Method = "signal"
-	MethodResize   Method = "resize"
-	MethodShutdown Method = "shutdown"
+	MethodSetup     Method = "setup"
+	MethodStart     Method = "start"
+	MethodExec      Method = "exec"
+	MethodSignal    Method = "signal"
+	MethodResize    Method = "resize"
+	MethodProcesses Method = "processes"
+	MethodFreeze    Method = "freeze"
+	MethodShutdown  Method = "shutdown"
 )
 
 // Request is a control call. IDs are chosen by the caller and echoed.
@@ -105,11 +109,12 @@ type Reply struct {
 // Code classifies an Error.
 type Code string
 
-// Codes. The first three are docker's exit codes 127, 126 and 125.
+// Codes. The first three are docker's exit codes 127, 126 and 125, or 126 of an exec.
 const (
 	CodeNotFound      Code = "not-found"      // no such command in the image: 127
 	CodeNotExecutable Code = "not-executable" // it cannot be executed: 126
 	CodeInvalid       Code = "invalid"        // bad user, working directory …: 125
+	CodeConflict      Code = "conflict"       // the container does not run: 1
 	CodeInternal      Code = "internal"       // the agent or the guest kernel
 )
 
@@ -203,26 +208,77 @@ type DNS struct {
 	Options []string `json:"options,omitempty"`
 }
 
-// StartReply is sent once the process has been executed.
+// StartReply answers start and exec, once the process has been executed.
 type StartReply struct {
 	PID    int     `json:"pid"` // in the guest
 	Phases []Phase `json:"phases,omitempty"`
 }
 
-// SignalRequest sends a signal to a container's process.
+// ExecRequest starts one more process in a container that runs.
+type ExecRequest struct {
+	// ID of the process, in the form of a container's id and in the same space:
+	// its streams, signals, size and end go by it.
+	ID string `json:"id"`
+	// Container that the process joins.
+	Container string `json:"container"`
+	// Process of the OCI runtime spec; process.user.uid/gid are ignored: see User.
+	Process *specs.Process `json:"process"`
+	// User and GroupAdd as in StartRequest, resolved in the container's present files.
+	User     string   `json:"user,omitempty"`
+	GroupAdd []string `json:"groupAdd,omitempty"`
+	// Privileged gives the process every capability of the guest's kernel.
+	Privileged bool `json:"privileged,omitempty"`
+	Stdin      bool `json:"stdin,omitempty"` // stdin is the stdio connection, else /dev/null
+	// Detach says that nobody is to take the output: it is discarded.
+	Detach bool `json:"detach,omitempty"`
+}
+
+// SignalRequest sends a signal to a container's process, or to one of Exec.
 type SignalRequest struct {
 	ID     string `json:"id"`
 	Signal int    `json:"signal"` // Linux number, 1 to 64
 }
 
-// ResizeRequest sets the size of a container's terminal, in characters.
+// ResizeRequest sets the size of a process's terminal, in characters.
 type ResizeRequest struct {
 	ID   string `json:"id"`
 	Cols uint16 `json:"cols"`
 	Rows uint16 `json:"rows"`
 }
 
-// Exit is the event that a container's process has ended. All its output has
+// FreezeRequest stops all processes of a container, or lets them go on. It does
+// nothing to a container that is in that state already.
+type FreezeRequest struct {
+	ID     string `json:"id"`
+	Frozen bool   `json:"frozen"`
+}
+
+// ProcessesRequest asks for the processes of a container.
+type ProcessesRequest struct {
+	ID string `json:"id"`
+	// After is the last pid of the reply before; 0 begins.
+	After int `json:"after,omitempty"`
+}
+
+// ProcessesReply holds processes by ascending pid, as many as a reply may hold.
+type ProcessesReply struct {
+	Processes []Process `json:"processes"`
+	More      bool      `json:"more,omitempty"` // ask again, After the last
+}
+
+// Process is one process, as the guest's kernel has it.
+type Process struct {
+	PID     int           `json:"pid"`
+	PPID    int           `json:"ppid"` // 0 is a parent outside of the guest's sight
+	UID     int           `json:"uid"`  // effective
+	TTY     string        `json:"tty"`  // "pts/0"; "?" without
+	Started time.Time     `json:"started"`
+	CPU     time.Duration `json:"cpu"` // user and system, nanoseconds
+	// Command is the command line, cut; in brackets the name of a process without one.
+	Command string `json:"command"`
+}
+
+// Exit is the event that a container's process, or one of Exec, has ended. All its output has
 // been written to its stdio connection before.
 type Exit struct {
 	ID        string    `json:"id"`

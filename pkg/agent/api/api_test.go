@@ -187,6 +187,28 @@ func FuzzReadFrame(f *testing.F) {
 	})
 }
 
+func TestProcessesCheck(t *testing.T) {
+	ok := Process{PID: 8, PPID: 1, UID: 4294967295, TTY: "pts/0\x1b", Command: strings.Repeat("c", MaxCommand+1)}
+	good := ProcessesReply{Processes: []Process{ok}, More: true}
+	if err := good.Check(ProcessesRequest{After: 7}); err != nil || good.Processes[0].TTY != "pts/0 " || len(good.Processes[0].Command) != MaxCommand {
+		t.Errorf("%+v, %v", good, err)
+	}
+	end := ProcessesReply{}
+	if err := end.Check(ProcessesRequest{After: 7}); err != nil {
+		t.Error(err)
+	}
+	for name, r := range map[string]ProcessesReply{
+		"the same again": {Processes: []Process{{PID: 7}}}, "descending": {Processes: []Process{{PID: 9}, {PID: 8}}},
+		"large": {Processes: []Process{{PID: 1<<22 + 1}}}, "parent": {Processes: []Process{{PID: 8, PPID: -1}}},
+		"user": {Processes: []Process{{PID: 8, UID: 1 << 32}}}, "time": {Processes: []Process{{PID: 8, CPU: -1}}},
+		"endless": {More: true},
+	} {
+		if err := r.Check(ProcessesRequest{After: 7}); !errors.Is(err, ErrFrame) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // decodeAll runs every decoder of guest messages over p; none may panic.
 func decodeAll(p []byte) {
 	var h Hello
@@ -196,6 +218,10 @@ func decodeAll(p []byte) {
 	var e Exit
 	if Decode(p, &e) == nil {
 		_ = e.Check(time.Now())
+	}
+	var ps ProcessesReply
+	if Decode(p, &ps) == nil {
+		_ = ps.Check(ProcessesRequest{})
 	}
 	var r Reply
 	if Decode(p, &r) == nil && r.Error != nil {

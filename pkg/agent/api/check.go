@@ -12,7 +12,8 @@ import (
 // Bounds of what a guest may say about itself.
 const (
 	maxPhases = 64
-	maxName   = 128 // a phase name, a kernel release
+	maxName   = 128     // a phase name, a kernel release, a terminal
+	maxPID    = 1 << 22 // the kernel's own bound of a pid
 )
 
 // CheckID reports whether id may name a container: [a-zA-Z0-9][a-zA-Z0-9_.-]*,
@@ -57,7 +58,7 @@ func (h *Hello) Clean() {
 // becomes CodeInternal.
 func (e *Error) Clean() {
 	switch e.Code {
-	case CodeNotFound, CodeNotExecutable, CodeInvalid, CodeInternal:
+	case CodeNotFound, CodeNotExecutable, CodeInvalid, CodeConflict, CodeInternal:
 	default:
 		e.Code = CodeInternal
 	}
@@ -75,6 +76,24 @@ func CleanPhases(in []Phase) []Phase {
 		})
 	}
 	return out
+}
+
+// Check reports whether a guest's answer to r is within its bounds, and
+// sanitises the texts. Pids ascend, so that More comes to an end.
+func (p *ProcessesReply) Check(r ProcessesRequest) error {
+	last := r.After
+	for i := range p.Processes {
+		q := &p.Processes[i]
+		if q.PID <= last || q.PID > maxPID || q.PPID < 0 || q.PPID > maxPID || q.UID < 0 || q.UID > math.MaxUint32 || q.CPU < 0 {
+			return fmt.Errorf("process %d (parent %d, user %d) after %d: %w", q.PID, q.PPID, q.UID, last, ErrFrame)
+		}
+		last = q.PID
+		q.TTY, q.Command = Clean(q.TTY, maxName), Clean(q.Command, MaxCommand)
+	}
+	if p.More && last == r.After {
+		return fmt.Errorf("no process, and more to come: %w", ErrFrame)
+	}
+	return nil
 }
 
 // Check reports whether a guest's Exit is within its bounds, and replaces a
