@@ -73,8 +73,9 @@ func notRunning(container string) error {
 	return &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("container %s is not running", container)}
 }
 
-// joinRequest is an Exec in the words that stage and launcher know.
-func joinRequest(r api.ExecRequest) api.StartRequest {
+// joinRequest is an Exec in the words that stage and launcher know. The filter
+// is the container's, as docker has it: also for a privileged process.
+func joinRequest(r api.ExecRequest, filter *api.Seccomp) api.StartRequest {
 	process := *r.Process
 	if r.Privileged {
 		var all []string
@@ -85,7 +86,7 @@ func joinRequest(r api.ExecRequest) api.StartRequest {
 	}
 	return api.StartRequest{
 		ID: r.ID, Spec: &specs.Spec{Process: &process, Linux: &specs.Linux{}},
-		User: r.User, GroupAdd: r.GroupAdd, Stdin: r.Stdin,
+		User: r.User, GroupAdd: r.GroupAdd, Stdin: r.Stdin, Seccomp: filter,
 	}
 }
 
@@ -135,7 +136,7 @@ func (a *agent) join(p *process, r api.ExecRequest) (phases, error) {
 	marks.mark("start")
 	var undo cleanup
 	defer undo.run()
-	req := joinRequest(r)
+	req := joinRequest(r, p.within.filter)
 	stage, err := a.startJoin(p.within, req)
 	if err != nil {
 		return nil, err

@@ -68,7 +68,7 @@ func TestExec(t *testing.T) {
 		r := sh("mkdir -p /kept; echo 1 > /kept/mark; for n in pid mnt ipc uts cgroup net; do readlink /proc/self/ns/$n; done > /kept/ns; echo ready; while :; do sleep 1000; done")
 		r.Init = init
 		r.Hostname = "joined"
-		s, err := vm.start(r)
+		s, err := vm.start(filtered(r))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,6 +108,9 @@ func (vm *guestVM) execOutput(t *testing.T) {
 		{"apart", shExec("echo out; echo err >&2; exit 7"), "out\n", "err\n", 7},
 		{"killed", shExec("kill -9 $$"), "", "", 137},
 		{"namespaces", shExec("for n in pid mnt ipc uts cgroup net; do readlink /proc/self/ns/$n; done | cmp - /kept/ns; hostname; cat /kept/mark"), "joined\n1\n", "", 0},
+		{"container's filter", shExec("grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status | cut -f 2; unshare -m true"), "00000000a80425fb\n0\n2\n", "unshare: unshare(0x20000): Operation not permitted\n", 1},
+		{"filter of a user's process", execAs("alice", "grep -E '^(CapPrm|Seccomp):' /proc/self/status | cut -f 2"), "0000000000000000\n2\n", "", 0},
+		{"filter of a privileged process", changeExec(shExec("grep Seccomp: /proc/self/status | cut -f 2"), func(r *api.ExecRequest) { r.Privileged = true }), "2\n", "", 0},
 		{"own session", shExec("test $(ps -o pid,pgid,sid | grep -w $$ | head -n 1 | tr -s ' ' '\\n' | sort -u | grep -c .) = 1 && echo $PPID"), "0\n", "", 0},
 		{"child holds stdout", shExec("sleep 1000 & echo gone"), "gone\n", "", 0},
 		{"root", shExec("id; echo $HOME; pwd"), "uid=0(root) gid=0(root) groups=0(root),10(wheel)\n/root\n/\n", "", 0},

@@ -29,7 +29,6 @@ func (s *stage) joining() []step {
 		{"limits", api.CodeInvalid, s.setRlimits},
 		{"cwd", api.CodeInvalid, s.enterExecCwd},
 		{"user", api.CodeInvalid, s.becomeUser},
-		{"user", api.CodeInternal, s.limitThreads},
 		{"exec", api.CodeInternal, s.spawn},
 	}
 }
@@ -79,14 +78,14 @@ func everyThread(trap, a1, a2 uintptr) error {
 	return nil
 }
 
-// limitThreads leaves no thread more capabilities than the command has.
+// limitThreads leaves no thread more capabilities than the command has: not even
+// the one that installed the filter. So the filter has to allow capset.
 func (s *stage) limitThreads() error {
-	var hdr unix.CapUserHeader
-	var data [2]unix.CapUserData
-	hdr.Version = unix.LINUX_CAPABILITY_VERSION_3
-	if err := unix.Capget(&hdr, &data[0]); err != nil { // this thread's
+	caps, err := parseCapSets(s.Spec.Process.Capabilities)
+	if err != nil {
 		return err
 	}
+	hdr, data := caps.user()
 	if err := everyThread(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0]))); err != nil {
 		return fmt.Errorf("set capabilities: %w", err)
 	}
@@ -198,6 +197,12 @@ func (s *stage) spawn() error {
 		return err
 	}
 	unix.Umask(0o022)
+	if err := installFilter(s.Seccomp); err != nil { // the child inherits it
+		return err
+	}
+	if err := s.limitThreads(); err != nil {
+		return err
+	}
 	pid, err := syscall.ForkExec(path, args, &syscall.ProcAttr{
 		Env: env, Files: []uintptr{0, 1, 2},
 		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: s.Spec.Process.Terminal, Ctty: 0},

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/pkg/agent/api"
+	profiles "github.com/micropod/micropod/pkg/seccomp"
 )
 
 // startStage starts a stage up to its answer.
@@ -67,7 +68,7 @@ func TestJoinLimitsEveryThread(t *testing.T) {
 	join := joinRequest(api.ExecRequest{ID: "e1", Container: "c1", Stdin: true, Process: &specs.Process{
 		Args: []string{"/bin/sh", "-c", "read x; exit 5"}, Cwd: "/", Env: []string{"PATH=/bin"},
 		Capabilities: &specs.LinuxCapabilities{Bounding: kill, Effective: kill, Permitted: kill},
-	}})
+	}}, defaultFilter(t, kill))
 	l, stage, left, status := startStage(t, r, "exec", root, join, target)
 	for _, p := range []string{strconv.Itoa(stage), strconv.Itoa(status.PID)} {
 		checkThreads(t, p, strconv.Itoa(pid), len(inits()) == 2)
@@ -91,6 +92,16 @@ func TestJoinLimitsEveryThread(t *testing.T) {
 	}
 	container.stdin.Close()
 	<-ended
+}
+
+// defaultFilter is docker's default profile for a process with these capabilities.
+func defaultFilter(t *testing.T, caps []string) *api.Seccomp {
+	t.Helper()
+	f, err := profiles.Default().Filter(profiles.Target{Capabilities: caps})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &api.Seccomp{Flags: f.Flags, Program: f.Program}
 }
 
 // checkThreads looks at each thread of pid, or at one where all was not possible.

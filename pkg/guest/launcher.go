@@ -98,7 +98,7 @@ func (l *launcher) attr(cgroup *os.File) *syscall.ProcAttr {
 	}
 	attr := &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   []string{},
+		Env:   stageEnv(),
 		Files: files,
 		Sys: &syscall.SysProcAttr{
 			Setsid:     true,
@@ -110,6 +110,10 @@ func (l *launcher) attr(cgroup *os.File) *syscall.ProcAttr {
 	}
 	return attr
 }
+
+// stageEnv keeps Go's scheduler from interrupting a stage by signals: a thread
+// under the command's seccomp filter may be unable to return from one.
+func stageEnv() []string { return []string{"GODEBUG=asyncpreemptoff=1"} }
 
 // closeChild closes the stage's ends, so that its death shows.
 func (l *launcher) closeChild() {

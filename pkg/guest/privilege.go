@@ -83,9 +83,8 @@ func dropBounding(keep capSet) error {
 	return nil
 }
 
-// set applies all but the bounding set to this thread.
-func (s capSets) set() error {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+// user is what capset(2) takes of the sets.
+func (s capSets) user() (unix.CapUserHeader, [2]unix.CapUserData) {
 	half := func(shift uint) unix.CapUserData {
 		return unix.CapUserData{
 			Effective:   uint32(s.effective >> shift),
@@ -93,7 +92,12 @@ func (s capSets) set() error {
 			Inheritable: uint32(s.inheritable >> shift),
 		}
 	}
-	data := [2]unix.CapUserData{half(0), half(32)}
+	return unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{half(0), half(32)}
+}
+
+// set applies all but the bounding set to this thread.
+func (s capSets) set() error {
+	hdr, data := s.user()
 	if err := unix.Capset(&hdr, &data[0]); err != nil {
 		return fmt.Errorf("set capabilities: %w", err)
 	}

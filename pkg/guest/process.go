@@ -28,8 +28,9 @@ type process struct {
 	peer   *os.File // a slave, so that the terminal outlives a process that closes it
 	out    []pipe   // the streams to copy to the host
 	exited <-chan syscall.WaitStatus
-	owner  *control // who is told about the end
-	live   bool     // launched: all of the above is set (under agent.mu)
+	owner  *control     // who is told about the end
+	filter *api.Seccomp // of a container, and of every process in it
+	live   bool         // launched: all of the above is set (under agent.mu)
 
 	life  context.Context // until the process has been reaped
 	end   func()          // ends life
@@ -57,6 +58,7 @@ func (a *agent) start(c *control, r api.StartRequest) (any, func(), error) {
 		return nil, nil, err
 	}
 	p := newProcess(r.ID, c)
+	p.filter = r.Seccomp
 	if err := a.reserve(p); err != nil {
 		return nil, nil, err
 	}

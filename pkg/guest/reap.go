@@ -25,7 +25,7 @@ func (s *stage) reap() error {
 		return err
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{stageName, "process"}, &syscall.ProcAttr{
-		Env:   []string{},
+		Env:   stageEnv(),
 		Files: []uintptr{0, 1, 2, uintptr(config[0]), fdStatus},
 		Sys: &syscall.SysProcAttr{
 			Setpgid:    true,
