@@ -57,6 +57,9 @@ func (a *agent) start(c *control, r api.StartRequest) (any, func(), error) {
 	if err := checkStart(r); err != nil {
 		return nil, nil, err
 	}
+	if r.Init && needsLoader {
+		return nil, nil, invalid("init", "--init needs an agent that is linked statically: build micropod with make build, or with CGO_ENABLED=0")
+	}
 	p := newProcess(r.ID, c)
 	p.filter = r.Seccomp
 	if err := a.reserve(p); err != nil {
