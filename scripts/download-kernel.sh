@@ -12,7 +12,7 @@ set -eu
 
 usage() {
 	cat <<'EOF'
-usage: scripts/download-kernel.sh [--root DIR] [--source SOURCE] [--force]
+usage: scripts/download-kernel.sh [--root DIR] [--source SOURCE] [--force] [--kvm-host]
 
   --root DIR        MicroPod's directory (default: $MICROPOD_ROOT or ~/.config/micropod)
   --source SOURCE   auto         debian or ubuntu, whichever this machine is (default)
@@ -22,6 +22,8 @@ usage: scripts/download-kernel.sh [--root DIR] [--source SOURCE] [--force]
                     FILE.deb     a kernel package that is already here; give it again
                                  for a second package with the modules
   --force           replace the kernel that is there
+  --kvm-host        a kernel for the host of the tests, not for guests: from the
+                    distribution's package for real machines, with the modules of KVM
   --help
 
 No root is needed. The packages come from apt's sources and are checked by apt.
@@ -40,6 +42,7 @@ root=${MICROPOD_ROOT:-}
 source=auto
 debs=
 force=
+kvm_host=
 while [ $# -gt 0 ]; do
 	case $1 in
 	--root | --source)
@@ -50,6 +53,7 @@ while [ $# -gt 0 ]; do
 	--root=*) root=${1#*=} ;;
 	--source=*) source=${1#*=} ;;
 	--force) force=1 ;;
+	--kvm-host) kvm_host=1 ;;
 	-h | --help)
 		usage
 		exit 0
@@ -108,9 +112,11 @@ fetch_distribution() {
 	need dpkg
 	arch=$(dpkg --print-architecture)
 	[ "$arch" = amd64 ] || die "MicroPod's guests are amd64 so far, this machine is $arch"
-	case $1 in
+	case $1$kvm_host in
 	debian) meta=linux-image-cloud-amd64 ;;
+	debian1) meta=linux-image-amd64 ;;
 	ubuntu) meta=linux-image-virtual ;;
+	ubuntu1) meta=linux-image-generic ;;
 	esac
 	image=$(depends "$meta" '^linux-image-.*[0-9]\.[0-9]' | head -n 1)
 	if [ -z "$image" ]; then
@@ -139,6 +145,7 @@ prune_modules() {
 		[ -d kernel ] || exit 0
 		mkdir keep
 		cd kernel
+		# shellcheck disable=SC2086 # patterns
 		for p in lib mm crypto arch/*/crypto arch/*/lib \
 			fs/erofs fs/ext4 fs/jbd2 fs/mbcache.* fs/squashfs fs/overlayfs fs/fuse \
 			fs/9p fs/netfs fs/fscache fs/binfmt_misc.* \
@@ -150,7 +157,8 @@ prune_modules() {
 			drivers/net/ipvlan drivers/net/vxlan* drivers/net/geneve.* drivers/net/wireguard \
 			drivers/net/ifb.* \
 			net/core net/vmw_vsock net/9p net/bridge net/llc net/802 net/8021q net/netfilter \
-			net/ipv4 net/ipv6 net/sched net/tls net/unix net/netlink net/xfrm; do
+			net/ipv4 net/ipv6 net/sched net/tls net/unix net/netlink net/xfrm \
+			${kvm_host:+arch/*/kvm virt/lib drivers/crypto/ccp drivers/vhost}; do
 			[ -e "$p" ] || continue # no such file, or nothing matched
 			mkdir -p "../keep/$(dirname "$p")"
 			mv "$p" "../keep/$p"

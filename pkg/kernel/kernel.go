@@ -150,6 +150,30 @@ func (k *Kernel) Modules(features ...Feature) ([]Module, error) {
 	return mods, nil
 }
 
+// ModulesNamed lists modules by their own names, for a machine that is no guest
+// of ours, in the order and with the omissions of Modules. A name that the
+// kernel has neither as a module nor built in is an error.
+func (k *Kernel) ModulesNamed(names ...string) ([]Module, error) {
+	tree, err := openTree(k.ModuleDir)
+	if err != nil {
+		return nil, err
+	}
+	if tree == nil {
+		return nil, fmt.Errorf("kernel %s (%s) has no modules", k.Release, k.Source)
+	}
+	w := walk{t: tree, seen: map[string]bool{}}
+	for _, name := range names {
+		if err := w.visit(canonical(name)); err != nil {
+			return nil, err
+		}
+	}
+	mods := make([]Module, len(w.list))
+	for i, m := range w.list {
+		mods[i] = Module{Name: m.Name, Path: m.Path}
+	}
+	return mods, nil
+}
+
 func (k *Kernel) missing(f Feature, ff featureFacts) error {
 	if ff.Reason != "" {
 		return fmt.Errorf("%s: %w %s (%s): %s", f, ErrUnsupported, k.Release, k.Source, ff.Reason)
