@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/micropod/micropod/test/kvmhost/inside"
@@ -52,12 +53,8 @@ func (h *Host) Run(ctx context.Context, c Command) (int, error) {
 	if spec.Dir == "" {
 		spec.Dir = "/"
 	}
-	if c.Stdout == nil {
-		c.Stdout = io.Discard
-	}
-	if c.Stderr == nil {
-		c.Stderr = io.Discard
-	}
+	lock := new(sync.Mutex) // they may be one
+	c.Stdout, c.Stderr = &lockedWriter{lock, c.Stdout}, &lockedWriter{lock, c.Stderr}
 	code, err := 0, error(nil)
 	if h.Emulated {
 		if c.Terminal != nil {
@@ -76,9 +73,25 @@ func (h *Host) Run(ctx context.Context, c Command) (int, error) {
 	return code, nil
 }
 
+// lockedWriter is one of two writers that are not called at the same time. nil
+// takes everything.
+type lockedWriter struct {
+	lock *sync.Mutex
+	w    io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	if l.w == nil {
+		return len(p), nil
+	}
+	l.lock.Lock()
+	defer l.lock.Unlock()
+	return l.w.Write(p)
+}
+
 func withPath(env []string) []string {
 	for _, e := range env {
-		if len(e) > 5 && e[:5] == "PATH=" {
+		if strings.HasPrefix(e, "PATH=") {
 			return env
 		}
 	}
@@ -92,8 +105,10 @@ func runHere(ctx context.Context, spec inside.Spec, c Command) (int, error) {
 	}
 	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
 	if c.Terminal != nil {
-		// In our own group: another one may not read from the terminal.
-		cmd.Stdin, cmd.SysProcAttr.Setpgid = c.Stdin, false
+		// The files themselves, in our own group: another one may not read from
+		// the terminal.
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout.(*lockedWriter).w, c.Stderr.(*lockedWriter).w
+		cmd.SysProcAttr.Setpgid = false
 	} else if c.Stdin != nil {
 		if err := inside.Feed(cmd, c.Stdin); err != nil {
 			return 0, err
@@ -158,9 +173,18 @@ func (h *Host) connect(ctx context.Context, base uint32, c Command) (finish func
 	var conns [3]net.Conn
 	for i := range conns {
 		if conns[i], err = h.session.Dial(ctx, base+uint32(i)); err != nil {
+			for _, c := range conns[:i] {
+				c.Close()
+			}
 			return nil, err
 		}
 	}
+	// A machine that hangs closes nothing.
+	stop := context.AfterFunc(ctx, func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	})
 	go func() {
 		if c.Stdin != nil {
 			io.Copy(conns[0], c.Stdin)
@@ -177,6 +201,7 @@ func (h *Host) connect(ctx context.Context, base uint32, c Command) (finish func
 	}
 	return func() error {
 		wg.Wait()
+		stop()
 		conns[0].Close()
 		return errors.Join(errs[:]...)
 	}, nil

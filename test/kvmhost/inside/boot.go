@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,7 +48,7 @@ func boot() error {
 		return err
 	}
 	for _, m := range config.Modules {
-		if err := loadModule("/modules/" + m); err != nil {
+		if err := loadModule(m); err != nil {
 			return err
 		}
 	}
@@ -76,17 +75,16 @@ func readConfig() (c Config, err error) {
 	return c, err
 }
 
-// loadModule ignores hardware that is not there: some modules serve both kinds
-// of CPU.
-func loadModule(path string) error {
-	f, err := os.Open(path)
+// loadModule does nothing about a module that is there already.
+func loadModule(m Module) error {
+	f, err := os.Open("/modules/" + m.File)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	err = unix.FinitModule(int(f.Fd()), "", 0)
+	err = unix.FinitModule(int(f.Fd()), m.Parameters, 0)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("load module %s: %w", filepath.Base(path), err)
+		return fmt.Errorf("load module %s: %w", m.File, err)
 	}
 	return nil
 }

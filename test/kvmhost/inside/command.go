@@ -24,6 +24,10 @@ func Prepare(s Spec) (*exec.Cmd, error) {
 	if len(s.Args) == 0 {
 		return nil, errors.New("no command")
 	}
+	// Otherwise it is the program of which the error says that it is not there.
+	if info, err := os.Stat(s.Dir); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("no directory %s", s.Dir)
+	}
 	path, err := lookPath(s)
 	if err != nil {
 		return nil, err

@@ -29,14 +29,20 @@ const (
 
 // Config is what PID 1 is told, in the initramfs.
 type Config struct {
-	// Modules are files below modules/ in load order.
-	Modules []string
+	// Modules in load order.
+	Modules []Module
 	// Show are directories of the machine below /tmp or /var/tmp, which are
 	// empty otherwise, to be seen in their place, read-only.
 	Show []string
 	// Writable are directories of the machine to be written, by the tags of
 	// their shares.
 	Writable map[string]string
+}
+
+// Module is a kernel module, a file below modules/.
+type Module struct {
+	File       string
+	Parameters string `json:",omitempty"`
 }
 
 // Spec is a command.

@@ -2,8 +2,9 @@
 // none a small emulated one that is booted for them (see package kvmhost).
 //
 //	kvmhost run [FLAGS] -- COMMAND [ARG...]
-//	kvmhost shell [FLAGS]
+//	kvmhost shell [FLAGS] [-- COMMAND [ARG...]]
 //
+// shell gives the command, which is a shell unless named, this terminal.
 // The exit code is the command's, or 125 when there is no host.
 package main
 
@@ -28,7 +29,7 @@ func main() {
 	inside.Main()
 	f := &flags{}
 	root := &cobra.Command{Use: "kvmhost", Short: "Run commands on a machine with KVM, emulated if need be", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(f.command("run [FLAGS] -- COMMAND [ARG...]", "Run a command", false), f.command("shell [FLAGS]", "Start a shell on this terminal", true))
+	root.AddCommand(f.command("run [FLAGS] -- COMMAND [ARG...]", "Run a command", false), f.command("shell [FLAGS] [-- COMMAND [ARG...]]", "Start a shell on this terminal", true))
 	if err := root.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "kvmhost:", err)
 		os.Exit(125)
@@ -48,10 +49,10 @@ type flags struct {
 func (f *flags) command(use, short string, shell bool) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1)}
 	if shell {
-		c.Args = cobra.NoArgs
+		c.Args = cobra.ArbitraryArgs
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if shell {
+		if len(args) == 0 {
 			args = []string{"bash", "-i"}
 		}
 		return f.run(c.Context(), args, shell)
