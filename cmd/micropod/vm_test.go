@@ -18,12 +18,15 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/micropod/micropod/test/kvmhost"
 )
 
 // TestVM runs the scripts that boot real VMs, with the program as a user builds
 // it. It needs a guest kernel (MICROPOD_TEST_KERNEL) and an OCI layout with the
 // test images (MICROPOD_TEST_IMAGES), as `make test` provides them.
-// MICROPOD_TEST_BINARY names a program to test instead of a plain build.
+// MICROPOD_TEST_BINARY names a program to test instead of a plain build, and
+// MICROPOD_TEST_VMM the VMM that it must choose by itself.
 func TestVM(t *testing.T) {
 	kernel, images := os.Getenv("MICROPOD_TEST_KERNEL"), os.Getenv("MICROPOD_TEST_IMAGES")
 	if kernel == "" || images == "" {
@@ -35,6 +38,10 @@ func TestVM(t *testing.T) {
 	bin := programUnderTest(t)
 	registry := startRegistry(t, images)
 	template := templateRoot(t, bin, kernel, registry)
+	if want := os.Getenv("MICROPOD_TEST_VMM"); want != "" {
+		checkVMM(t, bin, template, registry, want)
+	}
+	emulated := kvmhost.Usable() != nil
 	commands := scriptCommands()
 	for name, c := range vmCommands() {
 		commands[name] = c
@@ -45,6 +52,12 @@ func TestVM(t *testing.T) {
 		RequireUniqueNames:  true,
 		ContinueOnError:     false,
 		RequireExplicitExec: false,
+		Condition: func(name string) (bool, error) {
+			if name != "emulated" {
+				return false, fmt.Errorf("unknown condition %s", name)
+			}
+			return emulated, nil
+		},
 		Setup: func(env *testscript.Env) error {
 			root, err := newRoot(template)
 			if err != nil {
@@ -60,6 +73,24 @@ func TestVM(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// checkVMM makes sure of which VMM the scripts will test.
+func checkVMM(t *testing.T, bin, root, registry, want string) {
+	t.Helper()
+	micropod := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command(bin, append([]string{"--root", root}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	micropod("run", "--name", "chosen", registry+"/busybox:latest", "true")
+	if got := micropod("inspect", "-f", "{{.MicroPod.VMM.Name}}", "chosen"); got != want {
+		t.Fatalf("the VMM is %s, not %s", got, want)
+	}
+	micropod("rm", "chosen")
 }
 
 // programUnderTest is what `go build` makes of this package, unless told otherwise.
