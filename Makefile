@@ -1,5 +1,7 @@
 # make quickstart   install what is missing, build, run a command in a real microVM
 # make test         everything, real microVMs included
+# make test-firecracker  of that the part on the real Firecracker
+# make kvm-shell    a shell on a machine with KVM, emulated where there is none
 # See README.md.
 
 GO     ?= go
@@ -8,7 +10,7 @@ export CGO_ENABLED = 0
 EMBEDDED = cmd/micropod/embedded/micropod-agent
 LDFLAGS  = -s -w
 
-.PHONY: build agent quickstart setup check test bench clean
+.PHONY: build agent quickstart setup check test test-firecracker kvm-shell bench clean
 
 # One static binary with the guest agent inside.
 build: agent
@@ -30,6 +32,12 @@ check:
 
 test:
 	./scripts/test.sh
+
+test-firecracker:
+	./scripts/test-firecracker.sh
+
+kvm-shell:
+	./scripts/kvm-shell.sh
 
 bench: build
 	./scripts/bench.sh

@@ -168,6 +168,24 @@ func TestDownloadFromPackages(t *testing.T) {
 	noLeftovers(t, root, "6.9-x")
 }
 
+// The kernel of the KVM test host keeps what a guest has no use for.
+func TestDownloadForKVMHost(t *testing.T) {
+	root := t.TempDir()
+	const tree = "lib/modules/6.9-x/kernel/"
+	image := deb(t, "linux-image", map[string]string{
+		"boot/vmlinuz-6.9-x": fakeKernel, tree + "arch/x86/kvm/kvm-amd.ko": "kvm", tree + "virt/lib/irqbypass.ko": "irq",
+		tree + "drivers/crypto/ccp/ccp.ko": "ccp", tree + "fs/9p/9p.ko": "9p", tree + "drivers/gpu/drm/amdgpu.ko": "gpu",
+	})
+	mustDownload(t, "", "--kvm-host", "--root", root, "--source", image)
+	dir := filepath.Join(root, "kernels/6.9-x", tree)
+	for _, name := range []string{"arch/x86/kvm/kvm-amd.ko", "virt/lib/irqbypass.ko", "drivers/crypto/ccp/ccp.ko", "fs/9p/9p.ko"} {
+		read(t, filepath.Join(dir, name))
+	}
+	if _, err := os.Stat(filepath.Join(dir, "drivers/gpu")); err == nil {
+		t.Error("drivers of hardware are kept")
+	}
+}
+
 // fakeAptCache knows the packages as Ubuntu has them: the modules are in a package
 // of their own.
 const fakeAptCache = `#!/bin/sh

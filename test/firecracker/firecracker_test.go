@@ -1,0 +1,173 @@
+// Package firecracker holds no code, only the tests that need a real
+// Firecracker on a real KVM: the contract of package vmm, and the scripts that
+// boot VMs. They are compiled here and run in package kvmhost's machine, where
+// this one has no usable KVM of its own.
+package firecracker
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/micropod/micropod/test/kvmhost"
+	"github.com/micropod/micropod/test/kvmhost/inside"
+)
+
+func TestMain(m *testing.M) {
+	inside.Main()
+	os.Exit(m.Run())
+}
+
+// nobody has no home, no files, and no group but that of /dev/kvm.
+var nobody = &kvmhost.User{UID: 65534, GID: 65534}
+
+// TestFirecracker boots one host for all.
+func TestFirecracker(t *testing.T) {
+	b := prepare(t)
+	host, err := kvmhost.Start(t.Context(), kvmhost.Options{Show: []string{b.dir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() && host.Emulated {
+			t.Logf("the host's console ends with:\n%s", host.Console())
+		}
+		host.Close()
+	})
+	t.Run("contract", func(t *testing.T) {
+		b.run(t, host, nil, "firecracker.test", "TestContract")
+	})
+	t.Run("scripts", func(t *testing.T) {
+		b.run(t, host, nil, "cmd.test", "TestVM")
+	})
+	if !host.Emulated && os.Getuid() != 0 {
+		return // that was without privilege
+	}
+	t.Run("unprivileged scripts", func(t *testing.T) {
+		b.run(t, host, nobody, "cmd.test", "TestVM/^(run|stdin|rm)$")
+	})
+}
+
+// bundle is a directory that everybody may read, with all that the tests need.
+type bundle struct{ dir string }
+
+func prepare(t *testing.T) bundle {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "firecracker-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	b := bundle{dir}
+	top := filepath.Join("..", "..")
+	b.build(t, "test", "-c", "-o", filepath.Join(dir, "firecracker.test"), "./pkg/firecracker")
+	b.build(t, "test", "-c", "-o", filepath.Join(dir, "cmd.test"), "./cmd/micropod")
+	b.build(t, "build", "-o", filepath.Join(dir, "guest"), "./pkg/vmm/vmmtest/guest")
+	b.copy(t, "micropod", filepath.Join(top, "micropod"))
+	b.copy(t, "testdata", filepath.Join(top, "cmd", "micropod", "testdata"))
+	b.copy(t, "kernel", filepath.Dir(setting(t, "MICROPOD_TEST_KERNEL")))
+	b.copy(t, "images", setting(t, "MICROPOD_TEST_IMAGES"))
+	b.command(t, "mkdir", filepath.Join(dir, "bin"))
+	for _, name := range []string{"firecracker", "jailer"} {
+		b.copy(t, filepath.Join("bin", name), filepath.Join(firecracker(t), name))
+	}
+	b.command(t, "chmod", "-R", "a+rX", dir)
+	return b
+}
+
+// setting is an environment variable of scripts/test-setup.sh.
+func setting(t *testing.T, name string) string {
+	t.Helper()
+	value := os.Getenv(name)
+	if value == "" {
+		t.Fatalf("%s is not set (make test-firecracker does)", name)
+	}
+	return value
+}
+
+// firecracker is the folder of the programs under test.
+func firecracker(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv("MICROPOD_TEST_FIRECRACKER"); dir != "" {
+		return dir
+	}
+	path, err := exec.LookPath("firecracker")
+	if err != nil {
+		t.Fatalf("%v (run scripts/test-setup.sh)", err)
+	}
+	return filepath.Dir(path)
+}
+
+func (b bundle) build(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := exec.Command("go", args...)
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+func (b bundle) copy(t *testing.T, name, from string) {
+	t.Helper()
+	b.command(t, "cp", "-RH", from, filepath.Join(b.dir, name))
+}
+
+func (b bundle) command(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// run runs some tests of a compiled test program in the host. They count only
+// if all of them ran.
+func (b bundle) run(t *testing.T, host *kvmhost.Host, user *kvmhost.User, program, tests string) {
+	t.Helper()
+	home := b.home(t, host, user)
+	r := &results{show: t.Output()}
+	code, err := host.Run(t.Context(), kvmhost.Command{
+		Args: []string{filepath.Join(b.dir, program), "-test.run=" + anchored(tests), "-test.v", "-test.timeout=30m"},
+		Dir:  b.dir, User: user, Stdout: r, Stderr: r,
+		Env: []string{
+			"PATH=" + filepath.Join(b.dir, "bin") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+			"HOME=" + home, "TMPDIR=" + home,
+			"MICROPOD_TEST_REQUIRE=1", "MICROPOD_TEST_KVM=1", "MICROPOD_TEST_VMM=firecracker",
+			"MICROPOD_TEST_FIRECRACKER=" + filepath.Join(b.dir, "bin"),
+			"MICROPOD_TEST_GUEST=" + filepath.Join(b.dir, "guest"),
+			"MICROPOD_TEST_BINARY=" + filepath.Join(b.dir, "micropod"),
+			"MICROPOD_TEST_KERNEL=" + filepath.Join(b.dir, "kernel", "vmlinux"),
+			"MICROPOD_TEST_IMAGES=" + filepath.Join(b.dir, "images"),
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if problem := r.judge(code); problem != "" {
+		t.Errorf("%s; all of its output:\n%s", problem, r.all.String())
+	}
+}
+
+// home makes a directory in the host that user may write.
+func (b bundle) home(t *testing.T, host *kvmhost.Host, user *kvmhost.User) string {
+	t.Helper()
+	var out strings.Builder
+	code, err := host.Run(t.Context(), kvmhost.Command{
+		Args: []string{"mktemp", "-d", "/tmp/h-XXXXXX"}, User: user, Stdout: &out, Stderr: &out,
+	})
+	if err != nil || code != 0 {
+		t.Fatalf("mktemp: %d, %v: %s", code, err, out.String())
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// anchored makes of A/B, or A, the pattern that matches these tests only.
+func anchored(tests string) string {
+	top, rest, sub := strings.Cut(tests, "/")
+	if sub {
+		return "^" + top + "$/" + rest
+	}
+	return "^" + top + "$"
+}
