@@ -53,6 +53,10 @@ func (s *suite) testCPUs(t *testing.T) {
 	}
 }
 
+// flood is more than a pipe and the console log hold, and no more than that: each
+// byte is an exit to the VMM, which takes an emulated KVM a millisecond.
+const flood = 96 << 10
+
 // testConsole: a guest that floods its console fills neither the disk nor any
 // memory, and goes on.
 func (s *suite) testConsole(t *testing.T) {
@@ -62,7 +66,7 @@ func (s *suite) testConsole(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := s.boot(t, c)
-	if got := v.do(t, "console %d", 256<<10); got != "" {
+	if got := v.do(t, "console %d", flood); got != "" {
 		t.Errorf("the guest's write: %q", got)
 	}
 	v.do(t, "reboot")
