@@ -36,7 +36,7 @@ func (r *results) Write(p []byte) (int, error) {
 }
 
 func (r *results) read(line string) {
-	if strings.HasPrefix(line, "=== RUN ") {
+	if strings.HasPrefix(line, "=== RUN ") || strings.HasPrefix(line, "=== CONT ") {
 		fmt.Fprintln(r.show, line)
 	}
 	m := outcome.FindStringSubmatch(line)
