@@ -235,6 +235,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // testMachine: what tests, the jailer and networks need.
 func testMachine(t *testing.T, h *Host) {
 	for line, want := range map[string]string{
+		"cut -c 1-3 /sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc",
 		"hostname":                               "kvmhost",
 		"grep -wom1 svm /proc/cpuinfo":           "svm",
 		"stat -c %A,%G /dev/kvm | cut -c 1-9,10": "crw-rw----",
