@@ -12,7 +12,7 @@ import (
 // TestContract boots VMs, so it needs KVM. `make test-firecracker` runs it where
 // there is one, and MICROPOD_TEST_KVM=1 says that it is there.
 func TestContract(t *testing.T) {
-	o := Options{Binary: realBinary(t)}
+	o := Options{Binary: realBinary(t), NoJail: true} // for the jail see TestJailContract
 	if a := New(o).Probe(t.Context()); !a.OK {
 		if os.Getenv("MICROPOD_TEST_KVM") == "1" {
 			t.Fatal(a.Reason)
