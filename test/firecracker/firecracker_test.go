@@ -161,7 +161,9 @@ func (b bundle) home(t *testing.T, host *kvmhost.Host, user *kvmhost.User) strin
 	t.Helper()
 	var out strings.Builder
 	code, err := host.Run(t.Context(), kvmhost.Command{
-		Args: []string{"mktemp", "-d", "/tmp/h-XXXXXX"}, User: user, Stdout: &out, Stderr: &out,
+		// Open to all, as other temporary directories are: what a jail keeps from
+		// other users it must keep by itself.
+		Args: []string{"sh", "-c", `d=$(mktemp -d /tmp/h-XXXXXX) && chmod 755 "$d" && echo "$d"`}, User: user, Stdout: &out, Stderr: &out,
 	})
 	if err != nil || code != 0 {
 		t.Fatalf("mktemp: %d, %v: %s", code, err, out.String())
