@@ -105,8 +105,11 @@ func TestStopDoesNotBelieveAClosedConnection(t *testing.T) {
 
 func TestVerbsWaitForTheLock(t *testing.T) {
 	verbs := map[string]func(context.Context, *Manager, string) error{
-		"stop":  func(ctx context.Context, m *Manager, id string) error { return m.Stop(ctx, id, nil, "") },
-		"wait":  func(ctx context.Context, m *Manager, id string) error { _, err := m.Wait(ctx, id, WaitNotRunning); return err },
+		"stop": func(ctx context.Context, m *Manager, id string) error { return m.Stop(ctx, id, nil, "") },
+		"wait": func(ctx context.Context, m *Manager, id string) error {
+			_, err := m.Wait(ctx, id, WaitNotRunning)
+			return err
+		},
 		"rm":    func(ctx context.Context, m *Manager, id string) error { return m.Remove(ctx, id, false) },
 		"rm -f": func(ctx context.Context, m *Manager, id string) error { return m.Remove(ctx, id, true) },
 		"kill": func(ctx context.Context, m *Manager, id string) error {
