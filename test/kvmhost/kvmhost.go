@@ -41,7 +41,8 @@ type Options struct {
 	Show []string
 	// Writable are directories to be seen at the same place and written.
 	Writable []string
-	// MemoryMiB and CPUs default to 4096 and 2.
+	// MemoryMiB and CPUs default to 4096 and 1. With two CPUs, each a thread of
+	// QEMU, kernels of the host have crashed and guests have hung.
 	MemoryMiB, CPUs int
 	// VirtualClock makes the machine's clock count instructions, a nanosecond
 	// each: what is measured there repeats to a percent on a busy machine. It
@@ -88,7 +89,7 @@ func (o Options) withDefaults() Options {
 		o.MemoryMiB = 4096
 	}
 	if o.CPUs == 0 {
-		o.CPUs = 2
+		o.CPUs = 1
 	}
 	return o
 }

@@ -61,7 +61,7 @@ func (f *flags) command(use, short string, shell bool) *cobra.Command {
 	c.Flags().StringArrayVar(&f.options.Show, "show", nil, "directory below /tmp or /var/tmp to be seen in the host")
 	c.Flags().StringArrayVar(&f.options.Writable, "writable", nil, "directory to be seen and written in the host")
 	c.Flags().IntVar(&f.options.MemoryMiB, "memory", 4096, "memory of the host in MiB")
-	c.Flags().IntVar(&f.options.CPUs, "cpus", 2, "CPUs of the host")
+	c.Flags().IntVar(&f.options.CPUs, "cpus", 1, "CPUs of the host")
 	c.Flags().BoolVar(&f.options.VirtualClock, "virtual-clock", false, "let the host's clock count instructions (one CPU)")
 	c.Flags().BoolVar(&f.options.Emulate, "emulate", false, "boot a host even where this machine has KVM")
 	c.Flags().StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE, or NAME to take the value from here; PATH, HOME, TERM, LANG and MICROPOD_* are taken anyway")
