@@ -225,21 +225,30 @@ func (c *Client) result(m api.Method, r api.Reply, ok bool, result any) error {
 }
 
 // send writes a request. A guest that does not read is given up with ctx: half
-// a frame leaves the connection useless.
+// a frame leaves the connection useless. One that has it all keeps it, even if
+// ctx ended meanwhile.
 func (c *Client) send(ctx context.Context, r api.Request) error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { c.conn.SetWriteDeadline(time.Unix(1, 0)) })
+	hurried := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(hurried)
+		c.conn.SetWriteDeadline(time.Unix(1, 0))
+	})
 	err := api.WriteMessage(c.conn, api.KindRequest, r)
-	if !stop() { // ctx ended while we wrote, perhaps just after
-		c.conn.Close()
-		return context.Cause(ctx)
+	if !stop() {
+		<-hurried
+		c.conn.SetWriteDeadline(time.Time{})
 	}
-	if err != nil && !errors.Is(err, api.ErrFrame) {
-		c.conn.Close()
+	if err == nil || errors.Is(err, api.ErrFrame) {
+		return err
+	}
+	c.conn.Close()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return err
 }
