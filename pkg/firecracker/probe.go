@@ -108,7 +108,9 @@ func (d *Driver) lookup() (string, error) {
 func versionOf(ctx context.Context, binary string) (Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	closeOnExec()
+	if err := vmm.CloseOnExec(); err != nil {
+		return Version{}, err
+	}
 	cmd := exec.CommandContext(ctx, binary, "--version")
 	cmd.Env = []string{}
 	cmd.Dir = "/"

@@ -5,10 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/vmm"
 )
 
 // process is a running VMM program.
@@ -42,7 +43,9 @@ type command struct {
 // A program that changes its user, as a jailer does, loses that last property
 // and needs a guard.
 func startProcess(c command) (*process, error) {
-	closeOnExec()
+	if err := vmm.CloseOnExec(); err != nil {
+		return nil, err
+	}
 	cmd := exec.Command(c.path, c.args...)
 	cmd.Env = []string{}
 	cmd.Dir = "/"
@@ -132,23 +135,4 @@ func (p *process) state() (syscall.WaitStatus, bool) {
 	}
 	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return status, true
-}
-
-// closeOnExec keeps descriptors that this process inherited without the flag,
-// such as a lock, from going on to its children.
-func closeOnExec() {
-	const first = 3
-	if unix.CloseRange(first, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC) == nil {
-		return
-	}
-	// Before Linux 5.11.
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {
-			unix.CloseOnExec(fd)
-		}
-	}
 }
