@@ -134,21 +134,10 @@ func (s *stage) openExecTerminal() error {
 	}
 	slave := int(p)
 	defer unix.Close(slave)
-	if err := unix.Fchown(slave, s.Who.UID, -1); err != nil {
-		return fmt.Errorf("change owner of the terminal: %w", err)
+	if err := s.fitTerminal(slave, "the terminal"); err != nil {
+		return err
 	}
-	if size := s.Spec.Process.ConsoleSize; size != nil {
-		ws := unix.Winsize{Col: uint16(min(size.Width, 65535)), Row: uint16(min(size.Height, 65535))}
-		if err := unix.IoctlSetWinsize(slave, unix.TIOCSWINSZ, &ws); err != nil {
-			return fmt.Errorf("set size of the terminal: %w", err)
-		}
-	}
-	for fd := range 3 {
-		if err := unix.Dup3(slave, fd, 0); err != nil {
-			return err
-		}
-	}
-	return sendFile(fdSocket, master)
+	return useTerminal(master, slave)
 }
 
 // openDevice opens a character device of the container and makes sure that it
@@ -187,16 +176,10 @@ func (s *stage) enterExecCwd() error {
 // its pid, and returns no more. It does not wait for the command, which becomes
 // the agent's child when this process ends.
 func (s *stage) spawn() error {
-	args, env := s.Spec.Process.Args, s.environ()
-	path, err := lookup(args[0], getenv(env, "PATH"))
+	path, args, env, err := s.command()
 	if err != nil {
 		return err
 	}
-	s.Phases.mark("exec")
-	if err := closeOnExec(); err != nil {
-		return err
-	}
-	unix.Umask(0o022)
 	if err := installFilter(s.Seccomp); err != nil { // the child inherits it
 		return err
 	}

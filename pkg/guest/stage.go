@@ -251,14 +251,8 @@ func (s *stage) openTerminal() error {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	defer unix.Close(slave)
-	if err := unix.Fchown(slave, s.Who.UID, -1); err != nil {
-		return fmt.Errorf("change owner of %s: %w", path, err)
-	}
-	if size := s.Spec.Process.ConsoleSize; size != nil {
-		ws := unix.Winsize{Col: uint16(min(size.Width, 65535)), Row: uint16(min(size.Height, 65535))}
-		if err := unix.IoctlSetWinsize(slave, unix.TIOCSWINSZ, &ws); err != nil {
-			return fmt.Errorf("set size of %s: %w", path, err)
-		}
+	if err := s.fitTerminal(slave, path); err != nil {
+		return err
 	}
 	if err := unix.IoctlSetInt(slave, unix.TIOCSCTTY, 0); err != nil {
 		return fmt.Errorf("take %s as controlling terminal: %w", path, err)
@@ -266,6 +260,27 @@ func (s *stage) openTerminal() error {
 	if err := bindConsole(path); err != nil {
 		return err
 	}
+	return useTerminal(master, slave)
+}
+
+// fitTerminal gives a terminal, which errors call name, its owner and size.
+func (s *stage) fitTerminal(slave int, name string) error {
+	if err := unix.Fchown(slave, s.Who.UID, -1); err != nil {
+		return fmt.Errorf("change owner of %s: %w", name, err)
+	}
+	size := s.Spec.Process.ConsoleSize
+	if size == nil {
+		return nil
+	}
+	ws := unix.Winsize{Col: uint16(min(size.Width, 65535)), Row: uint16(min(size.Height, 65535))}
+	if err := unix.IoctlSetWinsize(slave, unix.TIOCSWINSZ, &ws); err != nil {
+		return fmt.Errorf("set size of %s: %w", name, err)
+	}
+	return nil
+}
+
+// useTerminal makes a terminal 0, 1 and 2, and sends its master to the agent.
+func useTerminal(master, slave int) error {
 	for fd := range 3 {
 		if err := unix.Dup3(slave, fd, 0); err != nil {
 			return err
@@ -301,16 +316,10 @@ func (s *stage) enterCwd() error {
 // exec executes the command. A failure before the kernel has looked into the
 // file is the start's; after it the container has run, and ends with 255.
 func (s *stage) exec() error {
-	args, env := s.Spec.Process.Args, s.environ()
-	path, err := lookup(args[0], getenv(env, "PATH"))
+	path, args, env, err := s.command()
 	if err != nil {
 		return err
 	}
-	s.Phases.mark("exec")
-	if err := closeOnExec(); err != nil {
-		return err
-	}
-	unix.Umask(0o022)
 	runtime.Gosched() // a new time slice: from here on the scheduler is not wanted
 	if err := installFilter(s.Seccomp); err != nil {
 		return err
@@ -320,6 +329,20 @@ func (s *stage) exec() error {
 	fmt.Fprintf(os.Stderr, "exec %s: %v\n", path, err)
 	os.Exit(255)
 	return nil
+}
+
+// command finds what to execute, and leaves it nothing but its streams.
+func (s *stage) command() (path string, args, env []string, err error) {
+	args, env = s.Spec.Process.Args, s.environ()
+	if path, err = lookup(args[0], getenv(env, "PATH")); err != nil {
+		return "", nil, nil, err
+	}
+	s.Phases.mark("exec")
+	if err := closeOnExec(); err != nil {
+		return "", nil, nil, err
+	}
+	unix.Umask(0o022)
+	return path, args, env, nil
 }
 
 // closeOnExec marks every descriptor beyond the streams.
