@@ -109,7 +109,14 @@ func (s *suite) testParentDeath(t *testing.T) {
 	}
 	parent.Process.Kill()
 	<-ended
-	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	awaitDeath(t, fd, pid)
+	s.cleanUp(t, c)
+}
+
+// awaitDeath waits for the end of a process; one that lives on is killed.
+func awaitDeath(t *testing.T, pidfd, pid int) {
+	t.Helper()
+	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {
 		n, err := unix.Poll(poll, int(patience.Milliseconds()))
 		if err == unix.EINTR {
@@ -119,14 +126,20 @@ func (s *suite) testParentDeath(t *testing.T) {
 			syscall.Kill(pid, syscall.SIGKILL)
 			t.Fatalf("the VMM lives on: %d, %v", n, err)
 		}
-		break
+		return
 	}
-	// What else the VM had is for whoever comes next.
-	if d, ok := s.new(t).(vmm.Cleaner); ok {
-		for range 2 {
-			if err := d.Clean(c.ID, c.Dir); err != nil {
-				t.Errorf("clean: %v", err)
-			}
+}
+
+// cleanUp frees what a VM left whose process was killed, and once more.
+func (s *suite) cleanUp(t *testing.T, c vmm.Config) {
+	t.Helper()
+	d, ok := s.new(t).(vmm.Cleaner)
+	if !ok {
+		return
+	}
+	for range 2 {
+		if err := d.Clean(c.ID, c.Dir); err != nil {
+			t.Errorf("clean: %v", err)
 		}
 	}
 }
