@@ -124,6 +124,9 @@ func (a *Attachment) output(s *Streams, detached <-chan struct{}) {
 	default:
 	}
 	if errors.Is(err, supervisor.ErrGone) {
+		// The supervisor was lost, or it dropped us because nobody took the output:
+		// then the end is yet to come.
+		a.m.final(context.Background(), state.VM{ID: a.id, Name: a.id}, supervisor.Command{Op: supervisor.OpWait})
 		a.result.ExitCode, a.err = a.m.afterLoss(a.id)
 		return
 	}

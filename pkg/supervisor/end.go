@@ -151,10 +151,18 @@ func (s *supervisor) signal(sig int) error {
 		return err
 	}
 	go s.ensureEnd(s.plan.Limits.Kill)
-	if err := s.agent.Signal(ctx, api.SignalRequest{ID: s.plan.Start.ID, Signal: sig}); err != nil {
+	err := s.agent.Signal(ctx, api.SignalRequest{ID: s.plan.Start.ID, Signal: sig})
+	if err != nil && !hasEnded(err) {
 		s.kill(errKilled)
 	}
 	return nil
+}
+
+// hasEnded reports whether the guest knows no such process any more: the news of
+// its end is on the way, behind its output.
+func hasEnded(err error) bool {
+	var ge *api.Error
+	return errors.As(err, &ge) && ge.Code == api.CodeNotFound
 }
 
 // ensureEnd kills the VM if the container's process has not ended in time.
@@ -183,6 +191,9 @@ func (s *supervisor) stop(cmd Command) {
 		s.kill(errKilled) // nothing in there to be asked yet
 		return
 	}
+	// A process that cannot write its output may not heed the signal, and one
+	// that has ended is not reported before all of its output is taken.
+	s.hub.hurry()
 	if err := s.signal(sig); err != nil {
 		s.log.Info("send stop signal", "err", err)
 		timeout = 0

@@ -14,7 +14,8 @@ import (
 //
 // A client that does not read holds the container up, as it would at a pipe or
 // in docker; once the container is to end, it has a bounded time to make
-// progress and is dropped then.
+// progress and is dropped then: its connection, cut in the middle of a frame,
+// is closed.
 type hub struct {
 	log      *logfile.Writer
 	slog     *slog.Logger
@@ -48,12 +49,7 @@ func (h *hub) output(k api.Kind, b []byte) {
 	if err := h.log.Write(streams[k], time.Now(), b); err != nil {
 		h.slog.Error("log is incomplete", "err", err)
 	}
-	for _, c := range h.present() {
-		if err := h.write(c, k, b); err != nil {
-			h.slog.Debug("client lost", "err", err)
-			h.remove(c)
-		}
-	}
+	h.distribute(k, b)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for w := range h.watches {
@@ -62,6 +58,22 @@ func (h *hub) output(k api.Kind, b []byte) {
 		default: // it has not taken the last one yet
 		}
 	}
+}
+
+// distribute writes to all clients at once: those who do not read cost the time
+// of one.
+func (h *hub) distribute(k api.Kind, b []byte) {
+	var writes sync.WaitGroup
+	for _, c := range h.present() {
+		writes.Go(func() {
+			if err := h.write(c, k, b); err != nil {
+				h.slog.Debug("client lost", "err", err)
+				h.remove(c)
+				c.conn.Close()
+			}
+		})
+	}
+	writes.Wait()
 }
 
 func (h *hub) present() []*client {

@@ -49,7 +49,10 @@ type Limits struct {
 	Call     time.Duration `json:"call"`     // one call of the agent
 	Kill     time.Duration `json:"kill"`     // SIGKILL to the end of the process
 	Shutdown time.Duration `json:"shutdown"` // flush of the writable disk
-	Attached time.Duration `json:"attached"` // a client that takes no output, once the container has ended
+	// Attached is for a client that takes no output, once the container is to
+	// end. It is well below Kill and docker's default time of a stop: a process
+	// must not be killed, nor its VM, because somebody does not read.
+	Attached time.Duration `json:"attached"`
 }
 
 // DefaultLimits suit a slow emulated guest.
@@ -59,7 +62,7 @@ func DefaultLimits() Limits {
 		Call:     time.Minute,
 		Kill:     10 * time.Second,
 		Shutdown: 20 * time.Second,
-		Attached: 10 * time.Second,
+		Attached: 4 * time.Second,
 	}
 }
 

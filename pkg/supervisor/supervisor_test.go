@@ -35,7 +35,9 @@ type fakeVM struct {
 	runs       bool       // the process ends by a signal only
 	ignore     []int      // signals without effect
 	dies       bool       // the VM ends in the middle of the process
+	floods     bool       // prints without end, and looks for signals in between
 	noShutdown bool       // never leaves when asked
+	dead       bool       // the process has ended before SIGKILL comes
 
 	mu      sync.Mutex
 	signals []int
@@ -152,7 +154,10 @@ func (m *fakeMachine) answer(c net.Conn, r api.Request) {
 		m.vm.mu.Lock()
 		m.vm.signals = append(m.vm.signals, s.Signal)
 		m.vm.mu.Unlock()
-		if !slices.Contains(m.vm.ignore, s.Signal) {
+		switch {
+		case m.vm.dead && s.Signal == 9:
+			reply.Error = &api.Error{Code: api.CodeNotFound, Message: "no process runs"}
+		case !slices.Contains(m.vm.ignore, s.Signal):
 			m.signal <- s.Signal
 		}
 	case api.MethodShutdown:
@@ -185,7 +190,12 @@ func (m *fakeMachine) process(control net.Conn) {
 		return
 	}
 	code := m.vm.exit
-	if m.vm.runs {
+	for m.vm.floods && len(m.signal) == 0 {
+		if api.WriteFrame(io1, api.KindStdout, make([]byte, api.MaxData)) != nil {
+			return
+		}
+	}
+	if m.vm.runs || m.vm.floods {
 		select {
 		case sig := <-m.signal:
 			code = 128 + sig
@@ -649,6 +659,53 @@ func TestStuckClientIsDropped(t *testing.T) {
 	<-l.ended
 	stuck.Close()
 	l.nothingLeft()
+}
+
+// Clients that do not read take neither the process's time to end by itself, nor
+// the flush of its disk.
+func TestStopBesideStuckClients(t *testing.T) {
+	vm := &fakeVM{floods: true}
+	l := begin(t, vm, func(p *Plan) { p.Limits.Attached = 50 * time.Millisecond })
+	<-l.outcome
+	// They, and the client of the start, read nothing.
+	stuck := []*Client{l.command(Command{Op: OpAttach}), l.command(Command{Op: OpAttach})}
+	w := l.command(Command{Op: OpWatch})
+	if _, _, err := w.Read(); err != nil { // all are being served
+		t.Fatal(err)
+	}
+	var f Final
+	if kind, b, err := l.command(Command{Op: OpStop}).Read(); err != nil || kind != api.KindExit || api.Decode(b, &f) != nil {
+		t.Fatalf("frame %v, %v", kind, err)
+	}
+	if f.ExitCode != 143 || f.Error != "" {
+		t.Errorf("final %+v", f)
+	}
+	<-l.ended
+	for _, c := range append(stuck, l.client) {
+		if f, err := c.Final(nil); !errors.Is(err, ErrGone) {
+			t.Errorf("a stuck client got %+v, %v", f, err)
+		}
+	}
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if !slices.Equal(vm.signals, []int{15}) {
+		t.Errorf("signals %v", vm.signals)
+	}
+	l.nothingLeft()
+}
+
+// SIGKILL to a process that has ended leaves its VM alone: its end is on the way.
+func TestKillOfTheDead(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true, dead: true}, nil)
+	<-l.outcome
+	for _, sig := range []int{9, 2} { // the second one stands for the news of the end
+		if r, err := l.command(Command{Op: OpSignal, Signal: sig}).Reply(); err != nil || r.Error != "" {
+			t.Errorf("signal %d: %+v, %v", sig, r, err)
+		}
+	}
+	if f, _ := l.final(); f.ExitCode != 130 || f.Error != "" {
+		t.Errorf("final %+v", f)
+	}
 }
 
 func TestWatchEndsWithTheLog(t *testing.T) {
