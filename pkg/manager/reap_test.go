@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -116,5 +117,49 @@ func TestRemoveCleansWhatCannotBeRead(t *testing.T) {
 	}
 	if !slices.Equal(cleaned, []string{"a " + id, "b " + id}) {
 		t.Errorf("cleaned: %v", cleaned)
+	}
+}
+
+// TestRemoveWithoutLock: what lies in the place of a lock does not keep its
+// container for ever, and what runs all the same is not removed unasked.
+func TestRemoveWithoutLock(t *testing.T) {
+	m, err := Open(t.TempDir(), Options{Drivers: []vmm.Driver{plainDriver{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sleep := exec.Command("sleep", "1000")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sleep.Process.Kill(); sleep.Wait() })
+	stopped, runs := lostContainer(t, m, "plain"), lostContainer(t, m, "plain")
+	st := state.Status{Phase: state.PhaseRunning, Driver: state.Driver{Name: "plain"}, Supervisor: state.IdentifyProcess(sleep.Process.Pid)}
+	if err := state.WriteStatus(m.state.Paths(runs), st); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{stopped, runs} {
+		alive := m.state.Paths(id).Alive()
+		if err := os.Remove(alive); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(alive, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx := context.Background()
+	if _, err := m.Start(ctx, stopped, nil); !errors.Is(err, state.ErrDamaged) {
+		t.Errorf("start: %v", err)
+	}
+	if err := m.Remove(ctx, stopped, false); err != nil || !m.vanished(stopped) {
+		t.Errorf("rm: %v", err)
+	}
+	if err := m.Remove(ctx, runs, false); !errors.Is(err, ErrConflict) || m.vanished(runs) {
+		t.Errorf("rm of what runs: %v", err)
+	}
+	if err := m.Remove(ctx, runs, true); err != nil || !m.vanished(runs) {
+		t.Errorf("rm -f: %v", err)
+	}
+	if err := sleep.Wait(); err == nil {
+		t.Error("its supervisor was not ended")
 	}
 }

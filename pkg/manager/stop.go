@@ -133,13 +133,20 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 		return fmt.Errorf("%w: container %s is running: stop it first, or remove it with -f", ErrConflict, vm.Name)
 	case errors.Is(err, state.ErrNotFound):
 		return m.state.Remove(vm.ID) // an entry without a directory
+	case errors.Is(err, state.ErrDamaged):
+		return m.removeWithoutLock(vm, force)
 	case err != nil:
 		return err
 	}
 	defer lock.Unlock()
+	return m.removeStopped(vm)
+}
+
+// removeStopped removes a container that does not run.
+func (m *Manager) removeStopped(vm state.VM) error {
 	// A status that cannot be read, or not be written for want of room, must not
 	// keep its container for ever.
-	err = m.reap(vm.ID)
+	err := m.reap(vm.ID)
 	if errors.Is(err, state.ErrDamaged) {
 		err = m.clean(vm.ID, "")
 	}
@@ -147,4 +154,20 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 		return err
 	}
 	return m.state.Remove(vm.ID)
+}
+
+// removeWithoutLock removes a container in whose lock's place is something that
+// cannot be locked. The recorded processes tell in its place whether it runs.
+func (m *Manager) removeWithoutLock(vm state.VM, force bool) error {
+	st, err := m.state.ReadStatus(vm.ID)
+	if err != nil || !lost(st) {
+		return m.removeStopped(vm)
+	}
+	if !force && (st.Supervisor.Alive() || st.VMM.Alive()) {
+		return fmt.Errorf("%w: container %s may be running: remove it with -f", ErrConflict, vm.Name)
+	}
+	if err := st.Supervisor.Kill(); err != nil {
+		return err
+	}
+	return m.removeStopped(vm)
 }

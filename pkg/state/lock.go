@@ -23,6 +23,9 @@ func TryLock(path string) (*FileLock, error) { return lock(path, unix.F_OFD_SETL
 func lock(path string, cmd int) (*FileLock, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENXIO) {
+			return nil, fmt.Errorf("%w: %s is no file that can be locked", ErrDamaged, path)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open lock: %w", err)
 		}
