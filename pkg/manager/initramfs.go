@@ -6,15 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/micropod/micropod/pkg/kernel"
 	"github.com/micropod/micropod/pkg/rootfs"
+	"github.com/micropod/micropod/pkg/state"
 )
 
 const dirInitramfs = "initramfs"
+
+// fileInitramfsLock keeps a file that is taken into use from being expired at
+// the same moment.
+const fileInitramfsLock = ".lock"
 
 // features are what a guest needs from its kernel. Each driver uses its own
 // channel to the agent; an initramfs serves both where the kernel can.
@@ -45,8 +51,8 @@ func (m *Manager) initramfs(k *kernel.Kernel) (string, error) {
 	}
 	dir := filepath.Join(m.state.Root(), dirInitramfs)
 	path := filepath.Join(dir, key+".cpio")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
+	if taken, err := takeInitramfs(path); taken || err != nil {
+		return path, err
 	}
 	entries, err := initramfsEntries(agent, k)
 	if err != nil {
@@ -55,7 +61,9 @@ func (m *Manager) initramfs(k *kernel.Kernel) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("create initramfs directory: %w", err)
 	}
-	expire(dir)
+	if err := expire(dir); err != nil {
+		return "", err
+	}
 	if err := writeInitramfs(path, entries); err != nil {
 		return "", fmt.Errorf("write initramfs: %w", err)
 	}
@@ -129,17 +137,43 @@ func writeInitramfs(path string, entries []rootfs.InitEntry) error {
 	return os.Rename(f.Name(), path)
 }
 
+// takeInitramfs makes an initramfs young again, so that nobody removes it before
+// a VMM has opened it, and reports whether it is there.
+func takeInitramfs(path string) (bool, error) {
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(dir); err != nil {
+		return false, nil
+	}
+	lock, err := state.Lock(filepath.Join(dir, fileInitramfsLock))
+	if err != nil {
+		return false, err
+	}
+	defer lock.Unlock()
+	now := time.Now()
+	err = os.Chtimes(path, now, now)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // expire removes what older agents and kernels left, and half-written files of
 // crashed commands. A VM that runs has read its own long ago; one that another
 // MicroPod still uses is built again.
-func expire(dir string) {
+func expire(dir string) error {
+	lock, err := state.Lock(filepath.Join(dir, fileInitramfsLock))
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return
+		return fmt.Errorf("expire initramfs: %w", err)
 	}
 	for _, e := range entries {
-		if st, err := e.Info(); err == nil && time.Since(st.ModTime()) > time.Hour {
+		if st, err := e.Info(); err == nil && e.Name() != fileInitramfsLock && time.Since(st.ModTime()) > time.Hour {
 			os.Remove(filepath.Join(dir, e.Name()))
 		}
 	}
+	return nil
 }
