@@ -51,7 +51,7 @@ func filters() map[string]filter {
 func untagged(ref string) string { return strings.TrimSuffix(ref, ":latest") }
 
 func named(all []Container, ref string) *Container {
-	i := slices.IndexFunc(all, func(c Container) bool { return c.Name == ref || strings.HasPrefix(c.ID, ref) })
+	i := slices.IndexFunc(all, func(c Container) bool { return c.Name == ref || ref != "" && strings.HasPrefix(c.ID, ref) })
 	if i < 0 {
 		return nil
 	}
@@ -69,6 +69,16 @@ func checkFilters(given map[string][]string) error {
 			if err := checkFilter(key, v); err != nil {
 				return fmt.Errorf("%w: filter %s=%s: %w", ErrInvalid, key, v, err)
 			}
+		}
+	}
+	return nil
+}
+
+// checkNeighbours refuses before and since of a container that is not there.
+func checkNeighbours(all []Container, given map[string][]string) error {
+	for _, v := range slices.Concat(given["before"], given["since"]) {
+		if named(all, v) == nil {
+			return fmt.Errorf("%w: %s", ErrNotFound, v)
 		}
 	}
 	return nil

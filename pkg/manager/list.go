@@ -43,6 +43,9 @@ func (m *Manager) List(ctx context.Context, o ListOptions) ([]Container, error) 
 		}
 		all = append(all, c)
 	}
+	if err := checkNeighbours(all, o.Filters); err != nil {
+		return nil, err
+	}
 	return selectContainers(all, o)
 }
 
