@@ -8,7 +8,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/docker/go-units"
 	"github.com/micropod/micropod/pkg/manager"
@@ -87,8 +86,7 @@ func (c *createFlags) options(f *pflag.FlagSet, args []string) (manager.CreateOp
 		}
 	}
 	if f.Changed("stop-timeout") {
-		t := time.Duration(c.stopTimeout) * time.Second
-		o.StopTimeout = &t
+		o.StopTimeout = grace(c.stopTimeout)
 	}
 	steps := []func(*manager.CreateOptions) error{c.checkName, c.checkWorkdir, c.checkPolicies, c.checkStop, c.readEnv, c.readLabels, c.readStorage, c.hostConfig}
 	for _, step := range steps {

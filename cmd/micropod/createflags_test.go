@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -52,6 +53,9 @@ func TestCreateOptions(t *testing.T) {
 		{"--storage-opt|size=2G|busybox", func(o *manager.CreateOptions) { o.StorageBytes = 2 << 30 }},
 		{"--stop-timeout|0|busybox", func(o *manager.CreateOptions) { o.StopTimeout = seconds(0) }},
 		{"--stop-timeout|-1|busybox", func(o *manager.CreateOptions) { o.StopTimeout = seconds(-1) }},
+		{"--stop-timeout|9223372036|busybox", func(o *manager.CreateOptions) { o.StopTimeout = seconds(9223372036) }},
+		{"--stop-timeout|9223372037|busybox", func(o *manager.CreateOptions) { d := time.Duration(math.MaxInt64); o.StopTimeout = &d }},
+		{"--stop-timeout|-9223372037|busybox", func(o *manager.CreateOptions) { o.StopTimeout = seconds(-1) }},
 		{"--stop-signal|sigusr1|busybox", func(o *manager.CreateOptions) { o.StopSignal = "sigusr1" }},
 		{"--name|/web|-h|box|--domainname|lan|busybox", func(o *manager.CreateOptions) { o.Name, o.Hostname, o.Domainname = "web", "box", "lan" }},
 		{"-l|a=b=c|-l|d|--annotation|x=y|busybox", func(o *manager.CreateOptions) {

@@ -21,7 +21,7 @@ func newStartCommand(a *app) *cobra.Command {
 	c.ValidArgsFunction = a.completeContainers(manager.StateCreated, manager.StateExited)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if !attach && !interactive {
-			return ours(a.startDetached(c.Context(), args))
+			return a.startDetached(c.Context(), args)
 		}
 		if len(args) > 1 {
 			return errors.New("you cannot start and attach multiple containers at once")
@@ -30,13 +30,13 @@ func newStartCommand(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return ours(a.startAttached(c.Context(), args[0], interactive, parsed))
+		return a.startAttached(c.Context(), args[0], interactive, parsed)
 	}
 	return c
 }
 
-// startDetached starts one after another, as docker does. The exit code is that
-// of the last container that did not start.
+// startDetached starts one after another, as docker does. Whatever keeps a
+// container from starting, the exit code is 1: only run tells by it.
 func (a *app) startDetached(ctx context.Context, args []string) error {
 	m, err := a.manager()
 	if err != nil {
@@ -49,12 +49,7 @@ func (a *app) startDetached(ctx context.Context, args []string) error {
 				return err
 			}
 			a.printError(err)
-			code := exitOurs
-			var exit *exitError
-			if errors.As(startFailed(err), &exit) {
-				code = exit.code
-			}
-			failed = &exitError{code: code}
+			failed = &exitError{code: exitFailure}
 			continue
 		}
 		fmt.Fprintln(a.out, escape(ref))
@@ -79,7 +74,6 @@ func (a *app) startAttached(ctx context.Context, ref string, interactive bool, k
 		return &exitError{code: exitFailure, err: errNotTTY}
 	}
 	return a.attach(ctx, o, func(ctx context.Context, s *manager.Streams) (waiter, error) {
-		attachment, err := m.Start(ctx, container.ID, s)
-		return attachment, startFailed(err)
+		return m.Start(ctx, container.ID, s)
 	})
 }

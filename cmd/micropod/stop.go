@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/micropod/micropod/pkg/manager"
@@ -43,8 +44,7 @@ func (a *app) endEach(c *cobra.Command, args []string, flags *stopFlags, stop fu
 	}
 	var timeout *time.Duration
 	if c.Flags().Changed("timeout") || c.Flags().Changed("time") {
-		t := time.Duration(flags.timeout) * time.Second
-		timeout = &t
+		timeout = grace(flags.timeout)
 	}
 	m, err := a.manager()
 	if err != nil {
@@ -53,4 +53,17 @@ func (a *app) endEach(c *cobra.Command, args []string, flags *stopFlags, stop fu
 	return a.each(c.Context(), args, func(ctx context.Context, ref string) error {
 		return stop(m, ctx, ref, timeout, flags.signal)
 	})
+}
+
+// grace is a number of seconds. Less than none is for ever, and so is what no
+// clock of ours can count.
+func grace(seconds int) *time.Duration {
+	t := time.Duration(math.MaxInt64)
+	switch {
+	case seconds < 0:
+		t = -time.Second
+	case seconds <= math.MaxInt64/int(time.Second):
+		t = time.Duration(seconds) * time.Second
+	}
+	return &t
 }
