@@ -60,7 +60,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.AddCommand(
 		group("container", "Manage containers",
 			newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),
-			newKillCommand(a), named(newRemoveCommand(a), "rm", "remove"), newWaitCommand(a), newLogsCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a),
+			newKillCommand(a), named(newRemoveCommand(a), "rm", "remove"), newWaitCommand(a), newLogsCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a), newStatsCommand(a),
 			newPauseCommand(a), newUnpauseCommand(a), newRenameCommand(a), newPortCommand(a),
 			newInspectCommand(a, "container"), named(newListCommand(a), "ls", "list", "ps")),
 		group("image", "Manage images",
@@ -76,7 +76,7 @@ func newRootCommand(a *app) *cobra.Command {
 func verbs(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),
-		newKillCommand(a), newRemoveCommand(a), newWaitCommand(a), newLogsCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a),
+		newKillCommand(a), newRemoveCommand(a), newWaitCommand(a), newLogsCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a), newStatsCommand(a),
 		newPauseCommand(a), newUnpauseCommand(a), newRenameCommand(a), newPortCommand(a), newInspectCommand(a, ""),
 		newListCommand(a), newPullCommand(a), newImagesCommand(a), newRemoveImageCommand(a), newLoadCommand(a),
 		newSaveCommand(a), newTagCommand(a), newHistoryCommand(a), newPushCommand(a),

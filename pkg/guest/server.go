@@ -189,6 +189,13 @@ func (a *agent) call(c *control, req api.Request) (result any, after func(), err
 		}
 		r, err := a.processes(p)
 		return r, nil, err
+	case api.MethodStats:
+		var p api.StatsRequest
+		if err := decodeParams(req, &p); err != nil {
+			return nil, nil, err
+		}
+		r, err := a.stats(p)
+		return r, nil, err
 	case api.MethodShutdown:
 		return nil, a.quit, nil
 	}

@@ -39,6 +39,25 @@ func (p Process) Alive() bool {
 	return err == nil && start == p.Start
 }
 
+// Resident is the process's memory that is in RAM, in bytes, the part that it
+// shares with others too; 0 if it does not run.
+func (p Process) Resident() int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.PID))
+	// Alive after the read: the number was then not that of a successor.
+	if err != nil || !p.Alive() {
+		return 0
+	}
+	fields := strings.Fields(string(b)) // proc(5): size, resident, …
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
 // Kill ends this very process with SIGKILL and waits until it is gone; nil if
 // it already was. A process that took over the number is never touched.
 func (p Process) Kill() error {

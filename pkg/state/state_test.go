@@ -482,3 +482,17 @@ func TestTokenFile(t *testing.T) {
 		}
 	}
 }
+
+func TestResident(t *testing.T) {
+	self := IdentifyProcess(os.Getpid())
+	if n := self.Resident(); n < 1<<20 || n > 1<<32 {
+		t.Errorf("%d bytes", n)
+	}
+	self.Start++ // another process with this pid
+	if n := self.Resident(); n != 0 {
+		t.Errorf("of a process that is gone: %d bytes", n)
+	}
+	if n := (Process{}).Resident(); n != 0 {
+		t.Errorf("of none: %d bytes", n)
+	}
+}

@@ -24,7 +24,7 @@ import (
 
 // Version of the protocol. Host and agent must agree exactly: both ship
 // together and the agent is never older than the VM it runs in.
-const Version = 2
+const Version = 3
 
 // Ports of the vsock address space.
 const (

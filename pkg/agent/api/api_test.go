@@ -223,6 +223,10 @@ func decodeAll(p []byte) {
 	if Decode(p, &ps) == nil {
 		_ = ps.Check(ProcessesRequest{})
 	}
+	var s StatsReply
+	if Decode(p, &s) == nil {
+		_ = s.Check()
+	}
 	var r Reply
 	if Decode(p, &r) == nil && r.Error != nil {
 		r.Error.Clean()
