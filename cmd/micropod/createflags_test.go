@@ -51,6 +51,10 @@ func TestCreateOptions(t *testing.T) {
 		{"-m|1073741824b|busybox", func(o *manager.CreateOptions) { o.MemoryBytes = 1 << 30 }},
 		{"-m|0|busybox", func(*manager.CreateOptions) {}},
 		{"--storage-opt|size=2G|busybox", func(o *manager.CreateOptions) { o.StorageBytes = 2 << 30 }},
+		{"--device-read-bps|/dev/sda:1.5mb|--device-read-bps|/dev/vda:0|--device-write-iops|/dev/sda:100|busybox", func(o *manager.CreateOptions) {
+			o.HostConfig.DeviceReadBps = []manager.ThrottleDevice{{Path: "/dev/sda", Rate: 1572864}, {Path: "/dev/vda"}}
+			o.HostConfig.DeviceWriteIOps = []manager.ThrottleDevice{{Path: "/dev/sda", Rate: 100}}
+		}},
 		{"--stop-timeout|0|busybox", func(o *manager.CreateOptions) { o.StopTimeout = seconds(0) }},
 		{"--stop-timeout|-1|busybox", func(o *manager.CreateOptions) { o.StopTimeout = seconds(-1) }},
 		{"--stop-timeout|9223372036|busybox", func(o *manager.CreateOptions) { o.StopTimeout = seconds(9223372036) }},
@@ -206,6 +210,12 @@ func TestCreateOptionsRefused(t *testing.T) {
 		{"--memory-swap|-2|x", "invalid size"},
 		{"--userns|host|x", "--userns host is not supported: "},
 		{"--restart|always|x", "--restart is not supported yet"},
+		{"--device-read-bps|foo|x", "bad format: foo"},
+		{"--device-read-bps|foo:1mb|x", "bad format for device path: foo:1mb"},
+		{"--device-write-bps|a:/dev/sda:1mb|x", "bad format for device path: a:/dev/sda:1mb"},
+		{"--device-write-bps|/dev/sda:-1|x", "invalid rate for device: /dev/sda:-1. The correct format is <device-path>:<number>[<unit>]"},
+		{"--device-read-iops|/dev/sda:1k|x", "invalid rate for device: /dev/sda:1k. The correct format is <device-path>:<number>. "},
+		{"--device-write-iops|/dev/sda:-1|x", "invalid rate for device"},
 		{"--rm|--restart|always|x", "cannot specify both --restart and --rm"},
 	}
 	for _, tt := range tests {

@@ -6,6 +6,8 @@ type dockerFlag struct {
 	takesValue      bool
 	// neutral is the value that asks for nothing, and is accepted.
 	neutral string
+	// why it will never be there, "" for "not yet".
+	why string
 }
 
 func valued(name, shorthand string) dockerFlag {
@@ -13,6 +15,10 @@ func valued(name, shorthand string) dockerFlag {
 }
 
 func boolean(name string) dockerFlag { return dockerFlag{name: name, neutral: "false"} }
+
+// noWeight is why disks have no weights: those of docker rank the containers of
+// one kernel against each other.
+const noWeight = "a VM's disks are its own, with nobody to be weighed against: limit them with --device-read-bps and the like"
 
 // unsupportedCreateFlags are those of `docker run` and `docker create`.
 func unsupportedCreateFlags() []dockerFlag {
@@ -23,10 +29,12 @@ func unsupportedCreateFlags() []dockerFlag {
 		{name: "network", takesValue: true, neutral: "none"},
 		{name: "net", takesValue: true, neutral: "none"},
 		valued("publish", "p"), valued("volume", "v"),
+		{name: "blkio-weight", takesValue: true, neutral: "0", why: noWeight},
+		{name: "blkio-weight-device", takesValue: true, why: noWeight},
 	}
 	for _, name := range []string{
-		"blkio-weight", "blkio-weight-device", "cgroup-parent", "cpu-count", "cpu-percent", "cpu-rt-period", "cpu-rt-runtime",
-		"cpuset-mems", "device", "device-cgroup-rule", "device-read-bps", "device-read-iops", "device-write-bps", "device-write-iops",
+		"cgroup-parent", "cpu-count", "cpu-percent", "cpu-rt-period", "cpu-rt-runtime",
+		"cpuset-mems", "device", "device-cgroup-rule",
 		"gpus", "health-cmd", "health-interval", "health-retries", "health-start-interval", "health-start-period", "health-timeout",
 		"io-maxbandwidth", "io-maxiops", "ip", "ip6", "isolation", "kernel-memory", "link", "link-local-ip",
 		"log-driver", "log-opt", "mac-address", "memory-swappiness",

@@ -70,8 +70,8 @@ func (u *unsupported) Set(s string) error {
 	if u.flag.neutral != "" && s == u.flag.neutral {
 		return nil
 	}
-	refused := &unsupportedFlagError{name: u.flag.name}
-	if u.flag.takesValue && u.flag.neutral != "" {
+	refused := &unsupportedFlagError{name: u.flag.name, why: u.flag.why}
+	if u.flag.takesValue && (u.flag.neutral != "" || u.flag.why != "") {
 		refused.value = s
 	}
 	return refused

@@ -27,6 +27,7 @@ type hostFlags struct {
 	memorySwap                      swapValue
 	cpuShares, cpuPeriod, cpuQuota  int64
 	cpusetCPUs                      string
+	throttle                        throttleFlags
 	dns, dnsSearch, dnsOptions      []string
 	extraHosts, mounts, exposed     []string
 	ipc, pid, uts, cgroupns, userns modeValue
@@ -44,6 +45,7 @@ func (h *hostFlags) register(f *pflag.FlagSet) {
 	f.Int64Var(&h.cpuQuota, "cpu-quota", 0, "Limit CPU CFS (Completely Fair Scheduler) quota, in the guest")
 	f.Int64VarP(&h.cpuShares, "cpu-shares", "c", 0, "CPU shares (relative weight), in the guest")
 	f.StringVar(&h.cpusetCPUs, "cpuset-cpus", "", "Virtual CPUs in which to allow execution (0-3, 0,1)")
+	h.throttle.register(f)
 	list(&h.dns, "dns", "Set custom DNS servers", checkAddress)
 	list(&h.dnsOptions, "dns-option", "Set DNS options", checkWord)
 	list(&h.dnsOptions, "dns-opt", "Set DNS options", checkWord)
@@ -102,6 +104,7 @@ func (h *hostFlags) hostConfig(o *manager.CreateOptions) error {
 		}
 		o.ExposedPorts = append(o.ExposedPorts, ports...)
 	}
+	h.throttle.apply(&c)
 	o.HostConfig = c
 	return h.memorySwap.check(o.MemoryBytes)
 }

@@ -26,6 +26,11 @@ type hostConfigView struct {
 	CpusetCpus                               string
 	Memory, MemoryReservation, ShmSize       int64
 
+	BlkioWeight                               uint16
+	BlkioWeightDevice                         []struct{}
+	BlkioDeviceReadBps, BlkioDeviceWriteBps   []throttleView
+	BlkioDeviceReadIOps, BlkioDeviceWriteIOps []throttleView
+
 	Sysctls                                             map[string]string `json:",omitempty"`
 	Dns, DnsOptions, DnsSearch                          []string
 	ExtraHosts                                          []string
@@ -61,6 +66,9 @@ func inspectHostConfig(c *manager.Container) hostConfigView {
 		CpusetCpus: h.CPUSetCPUs, Memory: int64(c.MemoryMiB) << 20, MemoryReservation: h.MemoryReservation,
 		ShmSize: cmp.Or(h.ShmSize, manager.DefaultShmSize), Sysctls: h.Sysctls,
 		Dns: listed(h.DNS), DnsOptions: listed(h.DNSOptions), DnsSearch: listed(h.DNSSearch), ExtraHosts: h.ExtraHosts,
+		BlkioWeightDevice:  []struct{}{},
+		BlkioDeviceReadBps: inspectThrottle(h.DeviceReadBps), BlkioDeviceWriteBps: inspectThrottle(h.DeviceWriteBps),
+		BlkioDeviceReadIOps: inspectThrottle(h.DeviceReadIOps), BlkioDeviceWriteIOps: inspectThrottle(h.DeviceWriteIOps),
 		Tmpfs: tmpfsView(c.Tmpfs), CgroupnsMode: "private", IpcMode: "private",
 	}
 	if h.PidsLimit != 0 {
@@ -77,6 +85,19 @@ func inspectHostConfig(c *manager.Container) hostConfigView {
 		v.Mounts = append(v.Mounts, inspectMount(m))
 	}
 	return v
+}
+
+type throttleView struct {
+	Path string
+	Rate uint64
+}
+
+func inspectThrottle(devices []manager.ThrottleDevice) []throttleView {
+	out := []throttleView{}
+	for _, d := range devices {
+		out = append(out, throttleView(d))
+	}
+	return out
 }
 
 func inspectMount(m manager.Mount) mountView {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -324,5 +325,26 @@ func TestRealProbe(t *testing.T) {
 	a := d.Probe(context.Background())
 	if v, err := ParseVersion(a.Version); !a.OK || err != nil || v.Supported() != nil {
 		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+// TestRealLimits: the real program takes the limits of a plan, the lowest and
+// the highest, and says so.
+func TestRealLimits(t *testing.T) {
+	c := setup(t)
+	c.Disks[0].Limits = vmm.DiskLimits{ReadBytes: 1, ReadOps: vmm.MaxDiskLimit}
+	c.Disks[1].Limits = vmm.DiskLimits{WriteBytes: vmm.MaxDiskLimit, WriteOps: 1}
+	m := realMachine(t, c, true)
+	got, err := m.api.VMConfig(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range got.Drives {
+		if want := drive(i, c.Disks[i]).RateLimiter; !reflect.DeepEqual(d.RateLimiter, want) {
+			t.Errorf("disk %d: %+v, want %+v", i, d.RateLimiter, want)
+		}
+	}
+	if len(got.Drives) != 2 {
+		t.Errorf("drives: %+v", got.Drives)
 	}
 }

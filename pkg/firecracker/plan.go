@@ -60,12 +60,38 @@ func plan(c vmm.Config) ([]Request, error) {
 // drive is the i-th disk. None is the root device: that one would come first
 // whatever its place, and would add words to the command line.
 func drive(i int, d vmm.Disk) Drive {
-	out := Drive{DriveID: diskName(i), PathOnHost: d.Path, IsReadOnly: d.ReadOnly}
+	out := Drive{DriveID: diskName(i), PathOnHost: d.Path, IsReadOnly: d.ReadOnly, RateLimiter: rateLimiter(d)}
 	if !d.ReadOnly {
 		// Without a flush feature the guest's fsync would mean nothing.
 		out.CacheType = "Writeback"
 	}
 	return out
+}
+
+// rateLimiter is nil for a disk without limits. Firecracker counts reads and
+// writes together, so that the lower limit is the one that holds both.
+func rateLimiter(d vmm.Disk) *RateLimiter {
+	l := d.Limits
+	if d.ReadOnly {
+		l.WriteBytes, l.WriteOps = 0, 0
+	}
+	r := RateLimiter{Bandwidth: bucket(l.ReadBytes, l.WriteBytes), Ops: bucket(l.ReadOps, l.WriteOps)}
+	if r.Bandwidth == nil && r.Ops == nil {
+		return nil
+	}
+	return &r
+}
+
+// bucket holds what the lower limit allows in a second; zero is no limit.
+func bucket(a, b uint64) *TokenBucket {
+	size := min(a, b)
+	if size == 0 {
+		size = max(a, b)
+	}
+	if size == 0 {
+		return nil
+	}
+	return &TokenBucket{Size: size, RefillTime: 1000}
 }
 
 // diskName is the name of the i-th virtio disk in the guest: vda, vdb, …

@@ -134,3 +134,24 @@ func TestBadConfigs(t *testing.T) {
 		t.Errorf("long dir: %v", err)
 	}
 }
+
+func TestPlanLimits(t *testing.T) {
+	for _, c := range []struct {
+		limits   vmm.DiskLimits
+		readOnly bool
+		want     string
+	}{
+		{vmm.DiskLimits{}, false, `null`},
+		{vmm.DiskLimits{WriteBytes: 1 << 20, WriteOps: 5}, true, `null`},
+		{vmm.DiskLimits{ReadBytes: 1 << 20}, true, `{"bandwidth":{"size":1048576,"refill_time":1000}}`},
+		{vmm.DiskLimits{ReadOps: 7}, false, `{"ops":{"size":7,"refill_time":1000}}`},
+		{vmm.DiskLimits{ReadBytes: 3, WriteBytes: 2, ReadOps: 10, WriteOps: 20}, false,
+			`{"bandwidth":{"size":2,"refill_time":1000},"ops":{"size":10,"refill_time":1000}}`},
+		{vmm.DiskLimits{ReadBytes: 3, WriteBytes: 2}, true, `{"bandwidth":{"size":3,"refill_time":1000}}`},
+	} {
+		got, err := json.Marshal(drive(0, vmm.Disk{Path: "/d", ReadOnly: c.readOnly, Limits: c.limits}).RateLimiter)
+		if err != nil || string(got) != c.want {
+			t.Errorf("%+v, read-only %v: %s, %v, want %s", c.limits, c.readOnly, got, err, c.want)
+		}
+	}
+}

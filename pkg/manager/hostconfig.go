@@ -13,9 +13,10 @@ import (
 // HostConfig, Ulimit and Mount are options of a container that are kept as they
 // were given.
 type (
-	HostConfig = state.HostConfig
-	Ulimit     = state.Ulimit
-	Mount      = state.Mount
+	HostConfig     = state.HostConfig
+	Ulimit         = state.Ulimit
+	Mount          = state.Mount
+	ThrottleDevice = state.ThrottleDevice
 )
 
 // DefaultShmSize is the size of /dev/shm in bytes, unless told otherwise.

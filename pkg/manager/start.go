@@ -141,6 +141,9 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 	}
 	paths := m.state.Paths(c.ID)
 	disks, root := layout(img, paths.Disk())
+	if err := limitDisks(disks, c.HostConfig); err != nil {
+		return supervisor.Plan{}, err
+	}
 	return supervisor.Plan{
 		ID: c.ID, Dir: paths.Dir, Driver: driver,
 		VM: vmm.Config{

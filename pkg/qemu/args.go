@@ -91,6 +91,9 @@ func disks(list []vmm.Disk) []string {
 	var args []string
 	for i, d := range list {
 		node := "disk" + strconv.Itoa(i)
+		if d.Limits != (vmm.DiskLimits{}) {
+			args = append(args, "-object", throttleGroup(node, d.Limits))
+		}
 		args = append(args,
 			"-blockdev", blockdev(node, d),
 			"-device", fmt.Sprintf("virtio-blk-device,bus=virtio-mmio-bus.%d,drive=%s,werror=report,rerror=report", busLast-i, node),
@@ -99,32 +102,75 @@ func disks(list []vmm.Disk) []string {
 	return args
 }
 
+// blockdevFile, and the types after it, are QEMU's BlockdevOptions.
+type blockdevFile struct {
+	Driver   string `json:"driver"`
+	Filename string `json:"filename"`
+	ReadOnly bool   `json:"read-only"`
+	AutoRO   bool   `json:"auto-read-only"`
+	Locking  string `json:"locking"`
+}
+
+type blockdevRaw struct {
+	Driver   string       `json:"driver"`
+	Node     string       `json:"node-name,omitempty"`
+	ReadOnly bool         `json:"read-only"`
+	AutoRO   bool         `json:"auto-read-only"`
+	Discard  string       `json:"discard"`
+	File     blockdevFile `json:"file"`
+}
+
+type blockdevThrottle struct {
+	Driver   string      `json:"driver"`
+	Node     string      `json:"node-name"`
+	Group    string      `json:"throttle-group"`
+	ReadOnly bool        `json:"read-only"`
+	AutoRO   bool        `json:"auto-read-only"`
+	Discard  string      `json:"discard"`
+	File     blockdevRaw `json:"file"`
+}
+
 // blockdev describes a raw file. It is JSON since a path may hold a comma. The
 // format is never guessed: the guest writes the first sector. QEMU's file
 // locks stay on: any number of VMs may read a disk, but a disk that one VM
 // writes is no other's.
 func blockdev(node string, d vmm.Disk) string {
-	type file struct {
-		Driver   string `json:"driver"`
-		Filename string `json:"filename"`
-		ReadOnly bool   `json:"read-only"`
-		AutoRO   bool   `json:"auto-read-only"`
-		Locking  string `json:"locking"`
-	}
-	type raw struct {
-		Driver   string `json:"driver"`
-		Node     string `json:"node-name"`
-		ReadOnly bool   `json:"read-only"`
-		AutoRO   bool   `json:"auto-read-only"`
-		Discard  string `json:"discard"`
-		File     file   `json:"file"`
-	}
-	b, err := json.Marshal(raw{
+	raw := blockdevRaw{
 		Driver: "raw", Node: node, ReadOnly: d.ReadOnly, Discard: "unmap",
-		File: file{Driver: "file", Filename: d.Path, ReadOnly: d.ReadOnly, Locking: "auto"},
+		File: blockdevFile{Driver: "file", Filename: d.Path, ReadOnly: d.ReadOnly, Locking: "auto"},
+	}
+	if d.Limits == (vmm.DiskLimits{}) {
+		return encode(raw)
+	}
+	raw.Node = ""
+	return encode(blockdevThrottle{
+		Driver: "throttle", Node: node, Group: limitsOf(node), ReadOnly: d.ReadOnly, Discard: "unmap", File: raw,
 	})
+}
+
+// limitsOf names the limits of a disk.
+func limitsOf(node string) string { return node + "-limits" }
+
+// throttleGroup holds the limits of one disk.
+func throttleGroup(node string, l vmm.DiskLimits) string {
+	type limits struct {
+		ReadBytes  uint64 `json:"bps-read,omitempty"`
+		WriteBytes uint64 `json:"bps-write,omitempty"`
+		ReadOps    uint64 `json:"iops-read,omitempty"`
+		WriteOps   uint64 `json:"iops-write,omitempty"`
+	}
+	type group struct {
+		Type   string `json:"qom-type"`
+		ID     string `json:"id"`
+		Limits limits `json:"limits"`
+	}
+	return encode(group{"throttle-group", limitsOf(node), limits(l)})
+}
+
+func encode(v any) string {
+	b, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // plain strings and booleans
+		panic(err) // plain strings, numbers and booleans
 	}
 	return string(b)
 }

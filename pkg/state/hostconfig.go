@@ -21,6 +21,12 @@ type HostConfig struct {
 	CPUSetCPUs        string `json:"cpusetCpus,omitempty"`
 	MemoryReservation int64  `json:"memoryReservation,omitempty"` // bytes
 
+	// What the VMM lets the guest do with its disks in a second.
+	DeviceReadBps   []ThrottleDevice `json:"deviceReadBps,omitempty"`  // bytes
+	DeviceWriteBps  []ThrottleDevice `json:"deviceWriteBps,omitempty"` // bytes
+	DeviceReadIOps  []ThrottleDevice `json:"deviceReadIOps,omitempty"`
+	DeviceWriteIOps []ThrottleDevice `json:"deviceWriteIOps,omitempty"`
+
 	Sysctls    map[string]string `json:"sysctls,omitempty"`
 	DNS        []string          `json:"dns,omitempty"`
 	DNSSearch  []string          `json:"dnsSearch,omitempty"`
@@ -42,4 +48,10 @@ type Mount struct {
 	ReadOnly  bool   `json:"readOnly,omitempty"`
 	SizeBytes int64  `json:"sizeBytes,omitempty"` // 0: half of the memory
 	Mode      uint32 `json:"mode,omitempty"`      // 0: that of the directory, or 1777
+}
+
+// ThrottleDevice limits one device, or all that it stands for.
+type ThrottleDevice struct {
+	Path string `json:"path"`
+	Rate uint64 `json:"rate"` // in a second; 0 is no limit
 }

@@ -47,6 +47,10 @@ func (c Config) Validate() error {
 		if d.Path == "" {
 			return fmt.Errorf("disk %d has no path", i)
 		}
+		l := d.Limits
+		if most := max(l.ReadBytes, l.WriteBytes, l.ReadOps, l.WriteOps); most > MaxDiskLimit {
+			return fmt.Errorf("disk %d has a limit of %d a second: at most %d", i, most, uint64(MaxDiskLimit))
+		}
 	}
 	for _, a := range c.Args {
 		if err := validArg(a); err != nil {

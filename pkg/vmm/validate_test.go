@@ -51,3 +51,15 @@ func TestValidate(t *testing.T) {
 		})
 	}
 }
+
+func TestDiskLimits(t *testing.T) {
+	for limit, ok := range map[uint64]bool{0: true, 1: true, MaxDiskLimit: true, MaxDiskLimit + 1: false} {
+		for _, l := range []DiskLimits{{ReadBytes: limit}, {WriteBytes: limit}, {ReadOps: limit}, {WriteOps: limit}} {
+			c := good()
+			c.Disks = []Disk{{Path: "/d", Limits: l}}
+			if err := c.Validate(); (err == nil) != ok {
+				t.Errorf("%+v: %v", l, err)
+			}
+		}
+	}
+}

@@ -64,7 +64,19 @@ type Disk struct {
 	Path string
 	// ReadOnly opens the file O_RDONLY in the VMM itself: no guest can write it.
 	ReadOnly bool
+	Limits   DiskLimits
 }
+
+// DiskLimits bound what the guest does with one disk, each in a second: bytes
+// and requests. Zero is no limit. A VMM that has one limit for both directions
+// takes the lower one for a disk that can be written. How much may come at once
+// is the VMM's choice, within what a second allows.
+type DiskLimits struct {
+	ReadBytes, WriteBytes, ReadOps, WriteOps uint64
+}
+
+// MaxDiskLimit is the highest limit of a Config: the highest that QEMU knows.
+const MaxDiskLimit = 1_000_000_000_000_000
 
 // Availability says whether a Driver can run here, and why.
 type Availability struct {

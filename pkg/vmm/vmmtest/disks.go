@@ -42,12 +42,21 @@ func fileSum(t *testing.T, path string) string {
 	return fmt.Sprintf("%x", sha256.Sum256(b))
 }
 
-// testDisks: order, content, and who may write what.
+// limits hold no test up, and are limits all the same.
+func limits() vmm.DiskLimits {
+	return vmm.DiskLimits{ReadBytes: 64 << 20, WriteBytes: 32 << 20, ReadOps: 10000, WriteOps: 5000}
+}
+
+// testDisks: order, content, and who may write what, with limits and without.
 func (s *suite) testDisks(t *testing.T) {
 	c := s.config(t, wire.ModeServe)
 	dir := filepath.Dir(c.VsockPath)
 	for i := range manyDisks {
-		c.Disks = append(c.Disks, vmm.Disk{Path: makeDisk(t, dir, i), ReadOnly: i%3 != 2})
+		d := vmm.Disk{Path: makeDisk(t, dir, i), ReadOnly: i%3 != 2}
+		if i%2 == 1 {
+			d.Limits = limits()
+		}
+		c.Disks = append(c.Disks, d)
 	}
 	v := s.boot(t, c)
 
