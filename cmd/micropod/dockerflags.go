@@ -50,7 +50,7 @@ func unsupportedCreateFlags() []dockerFlag {
 func unsupportedVerbs() []string {
 	return []string{
 		"build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events",
-		"export", "network", "node", "plugin", "prune", "search", "secret", "service", "stack", "swarm", "system", "trust",
+		"export", "network", "node", "plugin", "prune", "search", "secret", "service", "stack", "swarm", "trust",
 		"update", "volume",
 	}
 }

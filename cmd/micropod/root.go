@@ -68,6 +68,7 @@ func newRootCommand(a *app) *cobra.Command {
 			newTagCommand(a), newHistoryCommand(a), newPushCommand(a), newImportCommand(a),
 			newImagePruneCommand(a),
 			named(newImagesCommand(a), "ls", "list"), named(newRemoveImageCommand(a), "rm", "remove")),
+		group("system", "Manage MicroPod", newSystemDfCommand(a)),
 		group("manifest", "Look at manifests in registries", newManifestInspectCommand(a)),
 	)
 	return root
