@@ -54,12 +54,15 @@ type agent struct {
 	state setupState
 	procs map[string]*process
 	slots map[string]*stdio
+	files map[*fileCall]struct{} // operations in progress
+	// leaving says that no more of them may begin.
+	leaving bool
 }
 
 func newAgent(log *console, r *reaper) *agent {
 	return &agent{
 		log: log, reaper: r, done: make(chan struct{}),
-		procs: make(map[string]*process), slots: make(map[string]*stdio),
+		procs: make(map[string]*process), slots: make(map[string]*stdio), files: make(map[*fileCall]struct{}),
 	}
 }
 

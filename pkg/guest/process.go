@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -322,9 +324,11 @@ func setWinsize(f *os.File, cols, rows uint16) error {
 }
 
 // stopAll kills every container and waits until they are dead, so that their
-// mounts are gone.
+// mounts are gone. So it does with operations on files.
 func (a *agent) stopAll() {
 	a.mu.Lock()
+	a.leaving = true
+	files := slices.Collect(maps.Keys(a.files))
 	procs := make([]*process, 0, len(a.procs))
 	for _, p := range a.procs {
 		if p.live {
@@ -335,6 +339,17 @@ func (a *agent) stopAll() {
 	timeout := time.After(stopTimeout)
 	for _, p := range procs {
 		_ = a.reaper.signal(p.pid, unix.SIGKILL)
+	}
+	for _, f := range files {
+		_ = a.reaper.signal(f.pid, unix.SIGKILL)
+	}
+	for _, f := range files {
+		select {
+		case <-f.gone:
+		case <-timeout:
+			a.log.printf("an operation on files did not end within %s", stopTimeout)
+			return
+		}
 	}
 	for _, p := range procs {
 		select {

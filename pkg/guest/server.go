@@ -77,6 +77,8 @@ func (a *agent) serve(conn net.Conn) {
 		if err := a.serveStdio(conn, open.Process); err != nil {
 			_ = api.WriteMessage(conn, api.KindReply, api.Reply{Error: invalid("stdio", "%v", err)})
 		}
+	case api.PurposeFiles:
+		a.serveFiles(conn, open.Files)
 	}
 }
 
@@ -90,7 +92,7 @@ func (a *agent) admit(o api.Open) *api.Error {
 		return invalid("open", "protocol version %d, the agent speaks %d", o.Version, api.Version)
 	case token == "" || subtle.ConstantTimeCompare([]byte(token), []byte(o.Token)) != 1:
 		return invalid("open", "wrong token")
-	case o.Purpose != api.PurposeControl && o.Purpose != api.PurposeStdio:
+	case o.Purpose != api.PurposeControl && o.Purpose != api.PurposeStdio && o.Purpose != api.PurposeFiles:
 		return invalid("open", "unknown purpose")
 	}
 	return nil

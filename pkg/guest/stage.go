@@ -47,6 +47,9 @@ func stageMain(args []string) int {
 	if len(args) != 1 {
 		return 1
 	}
+	if args[0] == "files" {
+		return filesMain()
+	}
 	var s stage
 	var err error
 	switch args[0] {
@@ -161,8 +164,8 @@ func (s *stage) setNames() error {
 // on no path, and no link of the image, can lead anywhere else. The guest's
 // files for /etc come along as detached mounts.
 func (s *stage) enterRoot() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+	if err := privateMounts(); err != nil {
+		return err
 	}
 	s.files = make(map[string]int)
 	for path, source := range s.Files {
@@ -172,10 +175,27 @@ func (s *stage) enterRoot() error {
 		}
 		s.files[path] = fd
 	}
-	if err := unix.Mount(s.Root, s.Root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	if err := pivot(s.Root); err != nil {
+		return err
+	}
+	return fixRoot("/")
+}
+
+// privateMounts keeps what is mounted and unmounted from now on from the agent.
+func privateMounts() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	return nil
+}
+
+// pivot makes a directory the root of this mount namespace and drops all other
+// mounts.
+func pivot(root string) error {
+	if err := unix.Mount(root, root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind root: %w", err)
 	}
-	if err := unix.Chdir(s.Root); err != nil {
+	if err := unix.Chdir(root); err != nil {
 		return err
 	}
 	// pivot_root(".", "."): the old root ends up over the new one, pivot_root(2).
@@ -185,10 +205,7 @@ func (s *stage) enterRoot() error {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("leave old root: %w", err)
 	}
-	if err := unix.Chdir("/"); err != nil {
-		return err
-	}
-	return fixRoot("/")
+	return unix.Chdir("/")
 }
 
 func (s *stage) resolveUser() (err error) {

@@ -66,6 +66,7 @@ type Purpose string
 const (
 	PurposeControl Purpose = "control"
 	PurposeStdio   Purpose = "stdio"
+	PurposeFiles   Purpose = "files"
 )
 
 // Open is the first frame of a connection to AgentPort.
@@ -75,6 +76,8 @@ type Open struct {
 	Purpose Purpose `json:"purpose"`
 	// Process is the id of the process whose stdio this is.
 	Process string `json:"process,omitempty"`
+	// Files is what is asked of the files of a container.
+	Files *FilesRequest `json:"files,omitempty"`
 }
 
 // Method names a control call.
