@@ -3,12 +3,8 @@ package manager
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/state"
@@ -40,16 +36,9 @@ func (a *Attachment) abandon() {
 // attachedPair makes the connection of a client that is attached before the
 // supervisor exists; theirs is for the supervisor.
 func attachedPair(c *state.Config, s *Streams) (*supervisor.Client, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	conn, theirs, err := socketPair()
 	if err != nil {
-		return nil, nil, fmt.Errorf("make socket pair: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "attached"), os.NewFile(uintptr(fds[1]), "attached")
-	conn, err := net.FileConn(ours)
-	ours.Close()
-	if err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+		return nil, nil, err
 	}
 	client, err := supervisor.NewClient(conn, attachCommand(s, c))
 	if err != nil {

@@ -105,7 +105,7 @@ func (m *Manager) status(id string) (*state.Status, bool, error) {
 		return nil, false, err
 	}
 	st, err := m.state.ReadStatus(id)
-	if err != nil || running || !lost(st) {
+	if err != nil || running || !lost(st) && !m.lostService(id) {
 		return st, running, err
 	}
 	lock, err := m.state.Lock(id)
@@ -131,18 +131,14 @@ func lost(st *state.Status) bool {
 // reap cleans up after a supervisor that ended without doing so. The caller
 // holds the container's lock.
 func (m *Manager) reap(id string) error {
+	if err := m.reapService(id); err != nil {
+		return err
+	}
 	st, err := m.state.ReadStatus(id)
 	if err != nil || !lost(st) {
 		return err
 	}
-	if err := st.VMM.Kill(); err != nil {
-		return err
-	}
-	paths := m.state.Paths(id)
-	if err := m.clean(id, st.Driver.Name); err != nil {
-		return err
-	}
-	if err := supervisor.RemoveSockets(paths); err != nil {
+	if err := m.reapVM(id, st); err != nil {
 		return err
 	}
 	m.log.Info("cleaned up after a supervisor that was lost", "container", id)
@@ -154,7 +150,18 @@ func (m *Manager) reap(id string) error {
 	if err == nil && c.AutoRemove {
 		return m.state.Remove(id)
 	}
-	return state.WriteStatus(paths, *st)
+	return state.WriteStatus(m.state.Paths(id), *st)
+}
+
+// reapVM ends the VM of a supervisor that was lost, and frees what it had.
+func (m *Manager) reapVM(id string, st *state.Status) error {
+	if err := st.VMM.Kill(); err != nil {
+		return err
+	}
+	if err := m.clean(id, st.Driver.Name); err != nil {
+		return err
+	}
+	return supervisor.RemoveSockets(m.state.Paths(id))
 }
 
 // clean has the VMM's driver free what a VM that nobody watches any more left.

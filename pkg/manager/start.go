@@ -103,47 +103,57 @@ func startError(o supervisor.Outcome) error {
 	return fmt.Errorf("%s: %s", o.Phase, o.Error)
 }
 
-// plan prepares everything that a supervisor needs: the VMM, the kernel with
-// its initramfs, the disks.
+// plan prepares everything that a supervisor needs to run a container.
 func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, error) {
+	p, k, err := m.bootPlan(ctx, c)
+	if err != nil {
+		return p, err
+	}
+	if p.Driver.Accel == vmm.AccelTCG {
+		m.o.Warn("this VM is emulated, not isolated by hardware: emulation is no security boundary (micropod doctor says why)")
+	}
+	if err := limitDisks(p.VM.Disks, c.HostConfig); err != nil {
+		return p, err
+	}
+	if p.Start, err = startRequest(c, k.Release); err != nil {
+		return p, err
+	}
+	p.AutoRemove, p.StopSignal, p.StopTimeout = c.AutoRemove, c.StopSignal, stopTimeout(c)
+	p.LogLimit = logfile.DefaultLimit
+	return p, nil
+}
+
+// bootPlan prepares a VM with a container's disks, in which nothing is started:
+// the VMM, the kernel with its initramfs, the disks.
+func (m *Manager) bootPlan(ctx context.Context, c *state.Config) (supervisor.Plan, *kernel.Kernel, error) {
 	var ts []state.Timing
 	begun := time.Now()
 	driver, err := m.choose(ctx, c.VMM)
 	if err != nil {
-		return supervisor.Plan{}, err
-	}
-	if driver.Accel == vmm.AccelTCG {
-		m.o.Warn("this VM is emulated, not isolated by hardware: emulation is no security boundary (micropod doctor says why)")
+		return supervisor.Plan{}, nil, err
 	}
 	m.timed(&ts, "choose VMM", begun)
 
 	begun = time.Now()
 	k, err := m.kernel(c.Kernel)
 	if err != nil {
-		return supervisor.Plan{}, err
+		return supervisor.Plan{}, nil, err
 	}
 	initrd, err := m.initramfs(k)
 	if err != nil {
-		return supervisor.Plan{}, err
+		return supervisor.Plan{}, nil, err
 	}
 	m.timed(&ts, "kernel", begun)
 
 	begun = time.Now()
 	img, err := m.disks.EnsureImage(ctx, c.DiffIDs, diskFormat(k))
 	if err != nil {
-		return supervisor.Plan{}, fmt.Errorf("prepare disks of %s: %w", c.Image, err)
+		return supervisor.Plan{}, nil, fmt.Errorf("prepare disks of %s: %w", c.Image, err)
 	}
 	m.timed(&ts, "disks", begun)
 
-	start, err := startRequest(c, k.Release)
-	if err != nil {
-		return supervisor.Plan{}, err
-	}
 	paths := m.state.Paths(c.ID)
 	disks, root := layout(img, paths.Disk())
-	if err := limitDisks(disks, c.HostConfig); err != nil {
-		return supervisor.Plan{}, err
-	}
 	return supervisor.Plan{
 		ID: c.ID, Dir: paths.Dir, Driver: driver,
 		VM: vmm.Config{
@@ -151,16 +161,11 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 			Disks: disks, VsockPath: paths.Vsock(), Dir: paths.VMM(),
 			ConsolePath: paths.Console(), ConsoleLimit: consoleLimit,
 		},
-		Setup:       api.SetupRequest{Token: hex.EncodeToString(random(32)), Entropy: random(64), Root: root, Sysctls: sysctls()},
-		Start:       start,
-		AutoRemove:  c.AutoRemove,
-		StopSignal:  c.StopSignal,
-		StopTimeout: stopTimeout(c),
-		LogLimit:    logfile.DefaultLimit,
-		Limits:      supervisor.DefaultLimits(),
-		Timings:     ts,
-		Debug:       m.o.Debug,
-	}, nil
+		Setup:   api.SetupRequest{Token: hex.EncodeToString(random(32)), Entropy: random(64), Root: root, Sysctls: sysctls()},
+		Limits:  supervisor.DefaultLimits(),
+		Timings: ts,
+		Debug:   m.o.Debug,
+	}, k, nil
 }
 
 func stopTimeout(c *state.Config) time.Duration {

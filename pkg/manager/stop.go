@@ -116,6 +116,11 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 	if err != nil {
 		return err
 	}
+	if force {
+		if err := m.endService(vm.ID); err != nil {
+			return err
+		}
+	}
 	lock, err := m.lock(ctx, vm)
 	for errors.Is(err, state.ErrLocked) && force { // again, if somebody starts it meanwhile
 		if err := m.Kill(ctx, vm.ID, syscall.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) && !errors.Is(err, ErrNotFound) {

@@ -172,6 +172,35 @@ func (s *Store) ReadStatus(id string) (*Status, error) {
 	return &st, nil
 }
 
+// ReadService reads the status of a VM that serves the files of a container which
+// does not run; nil without an error when there is none.
+func (s *Store) ReadService(id string) (*Status, error) {
+	var st Status
+	err := readJSON(s.Paths(id).Service(), &st)
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &st, nil
+}
+
+// WriteService is WriteStatus for such a VM. What it says is gone with the VM,
+// and the container's own status is not touched.
+func WriteService(p Paths, st Status) error {
+	st.Version = schemaVersion
+	return writeJSON(p.Service(), st)
+}
+
+// RemoveService removes the status of such a VM. Idempotent.
+func RemoveService(p Paths) error {
+	if err := os.Remove(p.Service()); err != nil && !missing(err) {
+		return fmt.Errorf("remove status of the VM: %w", err)
+	}
+	return nil
+}
+
 // WriteStatus replaces a container's status durably. Only the holder of the
 // container's alive lock may call it.
 func WriteStatus(p Paths, st Status) error {

@@ -46,6 +46,7 @@ const (
 const (
 	fileConfig  = "config.json"
 	fileStatus  = "status.json"
+	fileService = "service.json"
 	fileAlive   = "alive"
 	fileConsole = "console.log"
 	fileLog     = "container.log"
@@ -70,6 +71,10 @@ func (p Paths) Config() string { return filepath.Join(p.Dir, fileConfig) }
 
 // Status is what the supervisor last wrote.
 func (p Paths) Status() string { return filepath.Join(p.Dir, fileStatus) }
+
+// Service is the status of a VM that serves the files of a container which does
+// not run, while there is one.
+func (p Paths) Service() string { return filepath.Join(p.Dir, fileService) }
 
 // Alive is the file whose lock the supervisor holds for its life.
 func (p Paths) Alive() string { return filepath.Join(p.Dir, fileAlive) }

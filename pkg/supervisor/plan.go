@@ -28,6 +28,9 @@ type Plan struct {
 	VM     vmm.Config       `json:"vm"`
 	Setup  api.SetupRequest `json:"setup"`
 	Start  api.StartRequest `json:"start"`
+	// Service says that nothing is started: the VM serves the container's files
+	// until the attached client hangs up. See service.go.
+	Service bool `json:"service,omitempty"`
 	// AutoRemove deletes the container once it has ended.
 	AutoRemove  bool          `json:"autoRemove"`
 	StopSignal  int           `json:"stopSignal"`

@@ -76,7 +76,11 @@ func Run(store *state.Store, drivers []vmm.Driver, id string) error {
 	}
 	stop := s.onSignals()
 	defer stop()
-	s.run(in.attached)
+	if in.plan.Service {
+		s.serveFiles(in.attached)
+	} else {
+		s.run(in.attached)
+	}
 	return s.lock.Unlock()
 }
 
@@ -107,11 +111,6 @@ func newSupervisor(store *state.Store, in inherited, drivers []vmm.Driver) (*sup
 	if s.driver == nil {
 		return nil, fmt.Errorf("no VMM driver is called %q", p.Driver.Name)
 	}
-	w, err := logfile.Create(s.paths.Log(), p.LogLimit)
-	if err != nil {
-		return nil, err
-	}
-	s.hub = newHub(w, s.log, p.Limits.Attached)
 	s.status = state.Status{
 		Phase: state.PhaseStarting, Driver: p.Driver, Timings: p.Timings,
 		Supervisor: state.IdentifyProcess(os.Getpid()),
@@ -119,11 +118,32 @@ func newSupervisor(store *state.Store, in inherited, drivers []vmm.Driver) (*sup
 	for _, d := range p.VM.Disks {
 		s.status.Disks = append(s.status.Disks, d.Path)
 	}
+	if p.Service {
+		return s, nil
+	}
+	return s, s.openStreams()
+}
+
+// openStreams prepares for the container's output and for those who ask for it.
+func (s *supervisor) openStreams() error {
+	w, err := logfile.Create(s.paths.Log(), s.plan.LogLimit)
+	if err != nil {
+		return err
+	}
+	s.hub = newHub(w, s.log, s.plan.Limits.Attached)
 	if s.server, err = s.serve(); err != nil {
 		w.Close()
-		return nil, err
 	}
-	return s, nil
+	return err
+}
+
+// record writes the status to where the next command finds it, should this
+// process be lost.
+func (s *supervisor) record() error {
+	if s.plan.Service {
+		return state.WriteService(s.paths, s.status)
+	}
+	return state.WriteStatus(s.paths, s.status)
 }
 
 // shortPaths names the sockets through a descriptor of their directory. A
@@ -167,29 +187,40 @@ func (s *supervisor) live(attached net.Conn) Final {
 	if attached != nil {
 		s.adopt(attached)
 	}
-	if err := state.WriteStatus(s.paths, s.status); err != nil {
+	if err := s.record(); err != nil {
 		return s.startFailed("state", err)
 	}
 	defer s.release()
-	for _, step := range []struct {
-		name string
-		run  func() error
-	}{
-		{"vmm", s.startVMM},
-		{"boot", s.awaitAgent},
-		{"setup", s.setup},
-		{"start", s.startProcess},
-	} {
-		begun := time.Now()
-		if err := step.run(); err != nil {
-			return s.startFailed(step.name, err)
-		}
-		s.timing(step.name, time.Since(begun))
+	if phase, err := s.runSteps(append(s.boot(), step{"start", s.startProcess})); err != nil {
+		return s.startFailed(phase, err)
 	}
 	if err := s.started(); err != nil {
 		return s.startFailed("state", err)
 	}
 	return s.runToEnd()
+}
+
+// step is a named phase of a start.
+type step struct {
+	name string
+	run  func() error
+}
+
+// boot are the steps to a guest with its file systems in place.
+func (s *supervisor) boot() []step {
+	return []step{{"vmm", s.startVMM}, {"boot", s.awaitAgent}, {"setup", s.setup}}
+}
+
+// runSteps returns the name of the step that failed.
+func (s *supervisor) runSteps(steps []step) (phase string, err error) {
+	for _, step := range steps {
+		begun := time.Now()
+		if err := step.run(); err != nil {
+			return step.name, err
+		}
+		s.timing(step.name, time.Since(begun))
+	}
+	return "", nil
 }
 
 func (s *supervisor) timing(name string, d time.Duration) {
@@ -226,7 +257,7 @@ func (s *supervisor) startVMM() error {
 	}
 	s.status.VMM = state.IdentifyProcess(s.machine.PID())
 	// On disk before anything else: who finds us dead knows what to look for.
-	return state.WriteStatus(s.paths, s.status)
+	return s.record()
 }
 
 // awaitAgent waits for the guest's hello, the end of the VM, or the limit.
@@ -333,6 +364,9 @@ func (s *supervisor) release() {
 	}
 	if err := os.RemoveAll(s.paths.VMM()); err != nil {
 		s.log.Error("remove files of the VMM", "err", err)
+	}
+	if s.hub == nil {
+		return
 	}
 	if err := s.hub.log.Close(); err != nil {
 		s.log.Error("close log", "err", err)

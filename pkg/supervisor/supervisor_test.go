@@ -216,6 +216,7 @@ type life struct {
 	id      string
 	outcome chan Outcome
 	client  *Client // attached from the start
+	service Service // of a VM that serves files
 	ended   chan struct{}
 }
 
@@ -260,6 +261,10 @@ func begin(t *testing.T, vm *fakeVM, change func(*Plan)) *life {
 		t.Fatal(err)
 	}
 	ours, theirs := socketPair(t)
+	if p.Service {
+		l.serve(ours, theirs, lock)
+		return l
+	}
 	if l.client, err = NewClient(ours, Command{Op: OpAttach, Input: true, Once: true}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,102 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/supervisor"
+)
+
+// serviceMemory bounds the memory of a VM that only serves files, in MiB.
+const serviceMemory = 256
+
+// startService boots a VM with the disks of a container that does not run, to
+// serve its files, and hands the container's lock to it. Its own console has a
+// place of its own: that of the container tells of its last run.
+func (m *Manager) startService(ctx context.Context, lock *state.FileLock, id string) (supervisor.Service, error) {
+	var none supervisor.Service
+	if err := m.reap(id); err != nil {
+		return none, err
+	}
+	c, err := m.state.ReadConfig(id)
+	if err != nil {
+		return none, err
+	}
+	plan, _, err := m.bootPlan(ctx, c)
+	if err != nil {
+		return none, err
+	}
+	plan.Service = true
+	plan.VM.CPUs, plan.VM.MemoryMiB = 1, min(c.MemoryMiB, serviceMemory)
+	plan.VM.ConsolePath = filepath.Join(plan.VM.Dir, "console.log")
+	conn, theirs, err := socketPair()
+	if err != nil {
+		return none, err
+	}
+	defer theirs.Close()
+	argv := append(append([]string{}, m.o.Supervisor...), id)
+	o, err := supervisor.Spawn(ctx, argv, plan, lock, theirs)
+	if err == nil && !o.OK {
+		err = startError(o)
+	}
+	if err != nil {
+		conn.Close()
+		return none, fmt.Errorf("boot a VM to reach the files: %w", err)
+	}
+	return supervisor.NewService(conn), nil
+}
+
+func socketPair() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "attached"), os.NewFile(uintptr(fds[1]), "attached")
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	return conn.(*net.UnixConn), theirs, nil
+}
+
+// lostService reports whether the record of a VM that served files is left. The
+// caller has found the container's lock free.
+func (m *Manager) lostService(id string) bool {
+	_, err := os.Stat(m.state.Paths(id).Service())
+	return err == nil
+}
+
+// reapService cleans up after a supervisor that served files and ended without
+// doing so. The caller holds the container's lock.
+func (m *Manager) reapService(id string) error {
+	st, err := m.state.ReadService(id)
+	if errors.Is(err, state.ErrDamaged) { // of the VMM we know then that it died with it
+		st, err = &state.Status{}, nil
+	}
+	if err != nil || st == nil {
+		return err
+	}
+	if err := m.reapVM(id, st); err != nil {
+		return err
+	}
+	m.log.Info("cleaned up after a supervisor that was lost", "container", id)
+	return state.RemoveService(m.state.Paths(id))
+}
+
+// endService ends the supervisor of a VM that serves files, if there is one.
+func (m *Manager) endService(id string) error {
+	st, err := m.state.ReadService(id)
+	if err != nil || st == nil {
+		return nil // one that cannot be read is for reap
+	}
+	return st.Supervisor.Kill()
+}
