@@ -252,3 +252,10 @@ func decompressFile(r *bufio.Reader) (plain io.Reader, free func(), err error) {
 	}
 	return decompress(r)
 }
+
+// Decompress gives the plain bytes of a file of the user's, which may be
+// compressed by gzip, zstd, bzip2 or xz.
+func Decompress(r io.Reader) (io.Reader, error) {
+	plain, _, err := decompressFile(bufio.NewReader(r))
+	return plain, err
+}
