@@ -49,7 +49,7 @@ func unsupportedCreateFlags() []dockerFlag {
 // names are refused, so that nobody takes them for a typing error.
 func unsupportedVerbs() []string {
 	return []string{
-		"build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "events",
+		"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "events",
 		"network", "node", "plugin", "prune", "search", "secret", "service", "stack", "swarm", "trust",
 		"update", "volume",
 	}

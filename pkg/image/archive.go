@@ -101,20 +101,24 @@ func (s *Store) spool(ctx context.Context, r io.Reader) (*os.File, error) {
 		return nil, err
 	}
 	defer free()
-	plain = &boundReader{plain: plain, from: packed}
+	return s.spoolPlain(ctx, &boundReader{plain: plain, from: packed}, s.o.MaxSpool)
+}
+
+// spoolPlain is spool for at most so many bytes, which are taken as they come.
+func (s *Store) spoolPlain(ctx context.Context, plain io.Reader, most int64) (*os.File, error) {
 	f, err := s.tempFile("spool")
 	if err != nil {
 		return nil, fmt.Errorf("spool archive: %w", err)
 	}
-	src := &ctxReader{ctx: ctx, r: io.LimitReader(plain, s.o.MaxSpool+1)}
+	src := &ctxReader{ctx: ctx, r: io.LimitReader(plain, most+1)}
 	n, err := io.Copy(f, src)
 	switch {
 	case src.err != nil && ctx.Err() == nil:
 		err = fmt.Errorf("%w: read archive: %w", ErrInvalid, src.err)
 	case err != nil:
 		err = fmt.Errorf("spool archive in %s: %w", s.dir, err)
-	case n > s.o.MaxSpool:
-		err = fmt.Errorf("%w: archive is larger than %d bytes", ErrInvalid, s.o.MaxSpool)
+	case n > most:
+		err = fmt.Errorf("%w: archive is larger than %d bytes", ErrInvalid, most)
 	default:
 		return f, nil
 	}

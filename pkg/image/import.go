@@ -41,13 +41,9 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Imag
 }
 
 func (s *Store) importTar(ctx context.Context, r io.Reader, o ImportOptions) (*Image, error) {
-	var as naming
-	if o.Name != "" {
-		t, err := parseTag(o.Name)
-		if err != nil {
-			return nil, err
-		}
-		as.names = []string{t.String()}
+	as, err := named(o.Name)
+	if err != nil {
+		return nil, err
 	}
 	platform, err := parsePlatform(o.Platform)
 	if err != nil {
@@ -74,6 +70,18 @@ func (s *Store) importTar(ctx context.Context, r io.Reader, o ImportOptions) (*I
 	}
 	found := &found{config: config, diffIDs: []string{layer.diffID}, layers: []layerBlob{*layer}}
 	return s.add(ctx, found, as, nil)
+}
+
+// named is the naming of an image that is made here, "" for no name.
+func named(name string) (naming, error) {
+	if name == "" {
+		return naming{}, nil
+	}
+	t, err := parseTag(name)
+	if err != nil {
+		return naming{}, err
+	}
+	return naming{names: []string{t.String()}}, nil
 }
 
 // layerOfFile finds the digest of a tar, which is read again for its content:
@@ -103,6 +111,10 @@ func importedConfig(diffID string, settings Settings, platform ocispec.Platform,
 	c.Created, c.Platform = &now, platform
 	c.History = []ocispec.History{{Created: &now, Comment: message}}
 	c.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.Digest(diffID)}}
+	return encodeConfig(&c)
+}
+
+func encodeConfig(c *DockerImage) ([]byte, error) {
 	raw, err := json.Marshal(c)
 	if err != nil {
 		return nil, err

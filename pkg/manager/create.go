@@ -170,7 +170,7 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 		return c, fmt.Errorf("%w: image %s has no layers: there is nothing to run in it", ErrInvalid, o.Image)
 	}
 	var err error
-	if c.Args, err = args(o, ic.Entrypoint, ic.Cmd); err != nil {
+	if c.Entrypoint, c.Args, err = args(o, ic.Entrypoint, ic.Cmd); err != nil {
 		return c, err
 	}
 	c.Env = environment(o, ic.Env, c.Hostname)
@@ -186,20 +186,20 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 	return c, checkShares(&c)
 }
 
-// args joins entrypoint and command as docker does: an entrypoint of the
-// user's drops the image's command.
-func args(o CreateOptions, entrypoint, cmd []string) ([]string, error) {
+// args is the entrypoint, and joined with the command what is executed, as docker
+// does it: an entrypoint of the user's drops the image's command.
+func args(o CreateOptions, entrypoint, cmd []string) (_, all []string, err error) {
 	if o.Entrypoint != nil {
 		entrypoint, cmd = o.Entrypoint, nil
 	}
 	if len(o.Command) > 0 {
 		cmd = o.Command
 	}
-	all := slices.Concat(entrypoint, cmd)
+	all = slices.Concat(entrypoint, cmd)
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%w: no command specified, and the image has none", ErrInvalid)
+		return nil, nil, fmt.Errorf("%w: no command specified, and the image has none", ErrInvalid)
 	}
-	return all, nil
+	return entrypoint, all, nil
 }
 
 // environment is the process's environment: defaults, the image's, the user's.

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/micropod/micropod/pkg/state"
@@ -28,6 +29,36 @@ func (m *Manager) setPaused(ctx context.Context, ref string, op supervisor.Op) e
 		err = fmt.Errorf("%w: %s container %s: %s", ErrConflict, op, vm.Name, answer)
 	}
 	return err
+}
+
+// holdPaused pauses a container until release is called, or this process ends.
+func (m *Manager) holdPaused(ctx context.Context, vm state.VM) (release func() error, err error) {
+	c, err := m.dial(ctx, vm, supervisor.Command{Op: supervisor.OpPause, Hold: true})
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	r, err := c.Reply()
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil && r.Error != "" {
+		err = fmt.Errorf("%w: pause container %s: %s", ErrConflict, vm.Name, r.Error)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return func() error {
+		defer c.Close()
+		// By a word of its own, which is answered when the container goes on. It
+		// may have ended, or somebody else has been faster.
+		err := m.setPaused(context.WithoutCancel(ctx), vm.ID, supervisor.OpUnpause)
+		if errors.Is(err, ErrNotRunning) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) {
+			return nil
+		}
+		return err
+	}, nil
 }
 
 // paused reports whether a container that runs is paused.

@@ -27,6 +27,7 @@ type Config struct {
 	DiffIDs  []string `json:"diffIds"`
 
 	Args        []string          `json:"args"`
+	Entrypoint  []string          `json:"entrypoint,omitempty"` // the first of Args
 	Env         []string          `json:"env"`
 	User        string            `json:"user,omitempty"`
 	GroupAdd    []string          `json:"groupAdd,omitempty"`

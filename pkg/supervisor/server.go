@@ -115,7 +115,12 @@ func (srv *server) handle(conn net.Conn) {
 	case OpSignal:
 		srv.reply(c, srv.s.signal(cmd.Signal))
 	case OpPause, OpUnpause:
-		srv.reply(c, srv.s.pause(cmd.Op == OpPause))
+		err := srv.s.pause(cmd.Op == OpPause)
+		srv.reply(c, err)
+		if err == nil && cmd.Op == OpPause && cmd.Hold {
+			srv.untilGone(c)
+			srv.s.wake()
+		}
 	case OpWatch, OpAttach, OpWait:
 		srv.stay(c, cmd)
 	case OpStop:

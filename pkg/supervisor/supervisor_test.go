@@ -588,6 +588,27 @@ func TestPause(t *testing.T) {
 	}
 }
 
+// A pause that is held ends with whoever holds it, however that ends.
+func TestPauseHeld(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true}, nil)
+	<-l.outcome
+	c := l.command(Command{Op: OpPause, Hold: true})
+	if r, err := c.Reply(); err != nil || r.Error != "" || !l.status().Paused {
+		t.Fatalf("%+v, %v, paused %v", r, err, l.status().Paused)
+	}
+	w, err := l.store.Watch(l.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	c.Close()
+	for l.status().Paused {
+		if err := w.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Whoever may read the container's directory finds the way to the guest, while
 // there is one.
 func TestToken(t *testing.T) {
