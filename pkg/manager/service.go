@@ -43,7 +43,10 @@ func (m *Manager) startService(ctx context.Context, lock *state.FileLock, id str
 	defer theirs.Close()
 	argv := append(append([]string{}, m.o.Supervisor...), id)
 	o, err := supervisor.Spawn(ctx, argv, plan, lock, theirs)
-	if err == nil && !o.OK {
+	switch {
+	case err != nil: // it was killed, and did not clean up
+		err = errors.Join(err, m.reapService(id))
+	case !o.OK:
 		err = startError(o)
 	}
 	if err != nil {
