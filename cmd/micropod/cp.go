@@ -54,12 +54,12 @@ func (a *app) copy(ctx context.Context, src, dst string, o copyOptions) error {
 	case from == "" && to == "":
 		return errors.New("must specify at least one container source")
 	case from != "":
-		if err := checkOutputPath(dst); err != nil {
+		if err := checkOutputPath(dstPath); err != nil {
 			return err
 		}
-		return a.withFiles(ctx, from, srcPath, func(f *manager.Files, p string) error { return a.copyFrom(ctx, f, p, dst, o) })
+		return a.withFiles(ctx, from, srcPath, func(f *manager.Files, p string) error { return a.copyFrom(ctx, f, p, dstPath, o) })
 	}
-	return a.withFiles(ctx, to, dstPath, func(f *manager.Files, p string) error { return a.copyTo(ctx, src, f, p, o) })
+	return a.withFiles(ctx, to, dstPath, func(f *manager.Files, p string) error { return a.copyTo(ctx, srcPath, f, p, o) })
 }
 
 // splitCopyArg tells CONTAINER:PATH from a local path, in which a colon may be.

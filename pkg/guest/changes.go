@@ -36,12 +36,16 @@ type waitingDir struct {
 
 // changes calls report for each change, a directory before what is in it.
 func changes(report func(api.Change, *os.File, string) error) error {
-	upper, err := os.Open(rwDir + "/upper")
+	return compare(rwDir+"/upper", imageDir, report)
+}
+
+func compare(upperDir, lowerDir string, report func(api.Change, *os.File, string) error) error {
+	upper, err := os.Open(upperDir)
 	if err != nil {
 		return err
 	}
 	defer upper.Close()
-	lower, err := os.Open(imageDir)
+	lower, err := os.Open(lowerDir)
 	if err != nil {
 		return err
 	}

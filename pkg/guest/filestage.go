@@ -167,17 +167,24 @@ func checkPlace(dir string) error {
 }
 
 // ofKernel reports whether a directory is of a file system that has no files but
-// those that the kernel makes up.
+// those that the kernel makes up, or of the /dev that a container is given.
 func ofKernel(d *os.File) bool {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(d.Fd()), &st); err != nil {
 		return true
 	}
 	const mqueue = 0x19800202
-	return slices.Contains([]int64{
+	return ofDev(d) || slices.Contains([]int64{
 		unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.CGROUP_SUPER_MAGIC,
 		unix.DEVPTS_SUPER_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, mqueue,
 	}, int64(st.Type))
+}
+
+// ofDev reports whether a directory is of the file system that is mounted at /dev.
+func ofDev(d *os.File) bool {
+	var here, dev, root unix.Stat_t
+	return unix.Fstat(int(d.Fd()), &here) == nil && unix.Lstat("/dev", &dev) == nil && unix.Lstat("/", &root) == nil &&
+		dev.Dev != root.Dev && here.Dev == dev.Dev
 }
 
 func notOfKernel(d *os.File) bool { return !ofKernel(d) }
