@@ -81,11 +81,15 @@ func checkOutputPath(p string) error {
 		return fmt.Errorf("invalid output path: directory %q does not exist", dir)
 	}
 	st, err := os.Stat(p)
-	if err == nil && !st.IsDir() && !st.Mode().IsRegular() {
+	if err == nil && noDestination(st.Mode()) {
 		return fmt.Errorf("invalid output path: %q must be a directory or a regular file", p)
 	}
 	return nil
 }
+
+// noDestination reports whether a file can be no destination: a device, which
+// would be replaced where its user meant to write to it.
+func noDestination(m fs.FileMode) bool { return m&(fs.ModeDevice|fs.ModeIrregular) != 0 }
 
 // withFiles opens the files of a container for a path in it.
 func (a *app) withFiles(ctx context.Context, ref, p string, do func(f *manager.Files, p string) error) (err error) {
@@ -163,7 +167,7 @@ func (a *app) copyTo(ctx context.Context, src string, f *manager.Files, dst stri
 		info, err = f.Stat(ctx, to.Path)
 	}
 	switch {
-	case err == nil && !info.Mode.IsDir() && !info.Mode.IsRegular():
+	case err == nil && noDestination(info.Mode):
 		return fmt.Errorf(`destination "%s:%s" must be a directory or a regular file`, f.Name(), dst)
 	case err == nil:
 		to.Exists, to.IsDir = true, info.Mode.IsDir()
