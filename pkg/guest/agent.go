@@ -132,6 +132,10 @@ func boot(log *console, p *phases) (channel, error) {
 		return nil, err
 	}
 	defer events.close()
+	mods, err := openModules()
+	if err != nil {
+		return nil, err
+	}
 	if err := loadModules(moduleDir); err != nil {
 		log.printf("%v", err) // the device that needs it will be missing by name
 	}
@@ -157,7 +161,37 @@ func boot(log *console, p *phases) (channel, error) {
 	if err := enableControllers(cgroupDir); err != nil {
 		log.printf("%v", err)
 	}
-	return findChannel(events)
+	if err := loopbackUp(); err != nil {
+		return nil, err
+	}
+	return connect(events, mods, log)
+}
+
+// connect loads the rest of the modules and waits for the host. What comes last
+// differs from VM to VM, see waitHost.
+func connect(events uevents, mods *modules, log *console) (channel, error) {
+	bus := virtioBus("/sys/bus/virtio")
+	serial := bus.has(deviceSerial)
+	rest := []string{vsockModules, lateModules}
+	if serial {
+		rest = []string{lateModules}
+		if err := bus.hold(); err != nil {
+			return nil, err
+		}
+	}
+	for _, dir := range rest {
+		if err := mods.load(dir); err != nil {
+			log.printf("%v", err)
+		}
+	}
+	if err := mods.seal(); err != nil {
+		return nil, err
+	}
+	ch, err := findChannel(events)
+	if err != nil || !serial {
+		return ch, err
+	}
+	return ch, bus.release()
 }
 
 // leave ends the VM: a reboot is an exit under both VMMs (Firecracker: reboot=k,

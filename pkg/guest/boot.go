@@ -18,7 +18,7 @@ const (
 	rwDir     = "/micropod/rw"    // the writable disk
 	rootDir   = "/micropod/root"  // the overlay of both: the container's root
 	etcDir    = "/micropod/etc"   // files mounted into /etc of containers
-	moduleDir = "/modules"
+	moduleDir = "/modules"        // of the initramfs, see modules
 	cgroupDir = "/sys/fs/cgroup"
 )
 
@@ -60,17 +60,13 @@ func (m guestMount) mount() error {
 
 // switchRoot puts a tmpfs over the initramfs. A process whose root is the
 // initramfs itself cannot pivot_root, and containers need that. The program
-// stays where it is, held by /proc/self/exe; the initramfs becomes read-only,
-// so that nothing in the guest can overwrite it.
+// stays where it is, held by /proc/self/exe.
 func switchRoot() error {
 	if err := os.MkdirAll(newRoot, 0o755); err != nil {
 		return err
 	}
 	if err := unix.Mount("tmpfs", newRoot, "tmpfs", secure&^unix.MS_NODEV, "mode=0755"); err != nil {
 		return fmt.Errorf("mount new root: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
-		return fmt.Errorf("make initramfs read-only: %w", err)
 	}
 	if err := keepLibraries(); err != nil {
 		return err

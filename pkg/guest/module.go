@@ -10,6 +10,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Folders of modules in the initramfs, besides moduleDir itself. The host decides
+// what belongs where (initramfs.go of package manager).
+const (
+	lateModules  = "late"  // drivers of what differs from VM to VM
+	vsockModules = "vsock" // where there is no virtio-serial
+)
+
+// modules are the kernel modules that the initramfs brings.
+type modules struct{ root *os.File }
+
+// openModules keeps the initramfs within reach: it is under another root before
+// the last module is loaded.
+func openModules() (*modules, error) {
+	root, err := os.Open("/")
+	if err != nil {
+		return nil, fmt.Errorf("open initramfs: %w", err)
+	}
+	return &modules{root}, nil
+}
+
+// path of the initramfs, once /proc is mounted.
+func (m *modules) path() string { return fmt.Sprintf("/proc/self/fd/%d", m.root.Fd()) }
+
+// load loads one more folder.
+func (m *modules) load(dir string) error {
+	return loadModules(filepath.Join(m.path(), moduleDir, dir))
+}
+
+// seal ends the loading and makes the initramfs read-only, so that nothing in
+// the guest can overwrite the agent.
+func (m *modules) seal() error {
+	if err := unix.Mount("", m.path(), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("make initramfs read-only: %w", err)
+	}
+	return m.root.Close()
+}
+
 // loadModules loads the *.ko files of dir in the order of their names. All are
 // tried: which one is really needed shows later.
 func loadModules(dir string) error {

@@ -54,7 +54,6 @@ func (a *agent) setup(r api.SetupRequest) (api.SetupReply, error) {
 	}{
 		{"clock", func() error { return setClock(r.Now) }},
 		{"entropy", func() error { return addEntropy(r.Entropy) }},
-		{"loopback", loopbackUp},
 		{"sysctl", func() error { return writeSysctls("/proc/sys", r.Sysctls) }},
 		{"image", func() error { return mountImage(r.Root) }},
 		{"disk", func() error { return mountWritable(r.Root.Writable) }},
@@ -136,6 +135,12 @@ func addEntropy(b []byte) error {
 	info = append(info, b...)
 	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&info[0]))); e != 0 {
 		return fmt.Errorf("credit %d bytes of entropy: %w", len(b), e)
+	}
+	// A guest that goes on from a template would have the random numbers of all
+	// others from it until the kernel uses the pool of its own accord. ENODATA:
+	// nothing was generated yet.
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.RNDRESEEDCRNG, 0); err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("use the entropy: %w", err)
 	}
 	return nil
 }

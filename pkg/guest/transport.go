@@ -110,6 +110,10 @@ func openPort(dev string) (channel, error) {
 // waitHost waits until the host has opened its end of the port: before that a
 // read returns 0, which would look like the end. The kernel gives no event for
 // it that a poll could wait for, since POLLHUP is a state.
+//
+// This is where the guest of a template stops (template.go of package qemu). So
+// nothing may have happened before that is another VM's: its disks, its network,
+// a read of a random number.
 func waitHost(fd int, timeout time.Duration) error {
 	for end := time.Now().Add(timeout); ; time.Sleep(time.Millisecond) {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -22,19 +23,31 @@ const dirInitramfs = "initramfs"
 // the same moment.
 const fileInitramfsLock = ".lock"
 
-// features are what a guest needs from its kernel. Each driver uses its own
-// channel to the agent; an initramfs serves both where the kernel can.
-func features(k *kernel.Kernel) []kernel.Feature {
-	fs := []kernel.Feature{kernel.VirtioMMIO, kernel.VirtioBlk, kernel.Ext4, kernel.Overlay}
+// moduleGroup is a folder of modules in the initramfs, with the features that
+// they are for. The agent loads the first at once, "vsock" where it then finds no
+// virtio-serial, and "late", the drivers that must not look at a device before the
+// host is there (pkg/guest).
+type moduleGroup struct {
+	dir      string
+	features []kernel.Feature
+}
+
+// moduleGroups are what a guest needs from its kernel. Each driver uses its own
+// channel to the agent; an initramfs serves both where the kernel can. There is
+// no driver for a source of entropy: the host seeds the guest at its setup.
+func moduleGroups(k *kernel.Kernel) []moduleGroup {
+	base := []kernel.Feature{kernel.VirtioMMIO, kernel.Ext4, kernel.Overlay}
 	if diskFormat(k) == rootfs.EROFS {
-		fs = append(fs, kernel.EROFS)
+		base = append(base, kernel.EROFS)
 	}
-	for _, f := range []kernel.Feature{kernel.VirtioConsole, kernel.VirtioVsock, kernel.VirtioRNG} {
-		if k.Support(f) != kernel.Missing {
-			fs = append(fs, f)
-		}
+	if k.Support(kernel.VirtioConsole) != kernel.Missing {
+		base = append(base, kernel.VirtioConsole)
 	}
-	return fs
+	groups := []moduleGroup{{"", base}, {"late", []kernel.Feature{kernel.VirtioBlk}}}
+	if k.Support(kernel.VirtioVsock) != kernel.Missing {
+		groups = append(groups, moduleGroup{"vsock", []kernel.Feature{kernel.VirtioVsock}})
+	}
+	return groups
 }
 
 // initramfs returns the path of the initramfs for a kernel: the agent and the
@@ -73,7 +86,7 @@ func (m *Manager) initramfs(k *kernel.Kernel) (string, error) {
 // initramfsKey names an initramfs by what goes into it.
 func initramfsKey(agent []AgentFile, k *kernel.Kernel) (string, error) {
 	h := sha256.New()
-	fmt.Fprintf(h, "1 %s %v\n", k.Fingerprint(), features(k))
+	fmt.Fprintf(h, "2 %s %v\n", k.Fingerprint(), moduleGroups(k))
 	for _, f := range agent {
 		fmt.Fprintf(h, "%s %o %d\n", f.Name, f.Mode, f.Size)
 		r, err := f.Open()
@@ -94,23 +107,29 @@ func initramfsEntries(agent []AgentFile, k *kernel.Kernel) ([]rootfs.InitEntry, 
 	for _, f := range agent {
 		entries = append(entries, rootfs.InitEntry{Name: f.Name, Mode: f.Mode, Size: f.Size, Open: f.Open})
 	}
-	modules, err := k.Modules(features(k)...)
-	if err != nil {
-		return nil, err
-	}
-	for i, mod := range modules {
-		e, err := moduleEntry(i, mod)
+	var asked []kernel.Feature
+	done := 0
+	for _, g := range moduleGroups(k) {
+		asked = append(asked, g.features...)
+		modules, err := k.Modules(asked...) // of more features: the same ones, then more
 		if err != nil {
 			return nil, err
 		}
-		entries = append(entries, e)
+		for i, mod := range modules[done:] {
+			e, err := moduleEntry(path.Join("modules", g.dir), i, mod)
+			if err != nil {
+				return nil, err
+			}
+			entries = append(entries, e)
+		}
+		done = len(modules)
 	}
 	return entries, nil
 }
 
 // moduleEntry reads a module's size by decompressing it; the file in the
 // initramfs is plain, its number is its place in the order of loading.
-func moduleEntry(i int, mod kernel.Module) (rootfs.InitEntry, error) {
+func moduleEntry(dir string, i int, mod kernel.Module) (rootfs.InitEntry, error) {
 	r, err := mod.Open()
 	if err != nil {
 		return rootfs.InitEntry{}, err
@@ -120,7 +139,7 @@ func moduleEntry(i int, mod kernel.Module) (rootfs.InitEntry, error) {
 	if err != nil {
 		return rootfs.InitEntry{}, fmt.Errorf("read module %s: %w", mod.Name, err)
 	}
-	name := fmt.Sprintf("modules/%02d-%s.ko", i, mod.Name)
+	name := path.Join(dir, fmt.Sprintf("%02d-%s.ko", i, mod.Name))
 	return rootfs.InitEntry{Name: name, Mode: 0o600, Size: size, Open: mod.Open}, nil
 }
 
