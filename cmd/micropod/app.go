@@ -35,6 +35,7 @@ type globals struct {
 	debug     bool
 	logFormat string
 	jailer    bool
+	templates bool
 	jailIDs   string
 }
 

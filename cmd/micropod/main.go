@@ -49,7 +49,7 @@ func openManager(a *app) (*manager.Manager, error) {
 		Supervisor: supervisorCommand(self, root, a.globals),
 		Log:        a.log,
 		Warn:       func(message string) { a.warn("%s", message) },
-		Debug:      a.globals.debug,
+		Debug:      a.globals.debug, NoTemplates: !a.globals.templates,
 	})
 }
 

@@ -53,6 +53,8 @@ type Options struct {
 	Warn func(message string)
 	// Debug makes supervisors write detailed logs.
 	Debug bool
+	// NoTemplates makes every emulated VM boot its kernel anew.
+	NoTemplates bool
 }
 
 // Manager is the engine over one root directory. It holds no state of its own:

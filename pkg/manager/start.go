@@ -159,13 +159,24 @@ func (m *Manager) bootPlan(ctx context.Context, c *state.Config) (supervisor.Pla
 		VM: vmm.Config{
 			ID: c.ID, Kernel: k.Path, Initrd: initrd, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB,
 			Disks: disks, VsockPath: paths.Vsock(), Dir: paths.VMM(),
-			ConsolePath: paths.Console(), ConsoleLimit: consoleLimit,
+			ConsolePath: paths.Console(), ConsoleLimit: consoleLimit, Templates: m.templates(k),
 		},
 		Setup:   api.SetupRequest{Token: hex.EncodeToString(random(32)), Entropy: random(64), Root: root, Sysctls: sysctls()},
 		Limits:  supervisor.DefaultLimits(),
 		Timings: ts,
 		Debug:   m.o.Debug,
 	}, k, nil
+}
+
+const dirTemplates = "templates"
+
+// templates is where the states of booted guests are kept, "" for a kernel that
+// looks at its disks before the agent says so.
+func (m *Manager) templates(k *kernel.Kernel) string {
+	if m.o.NoTemplates || k.Support(kernel.VirtioBlk) != kernel.ViaModule {
+		return ""
+	}
+	return filepath.Join(m.state.Root(), dirTemplates)
 }
 
 func stopTimeout(c *state.Config) time.Duration {

@@ -14,6 +14,7 @@ const (
 	fdConsole = 3 + iota
 	fdAgent
 	fdQMP
+	fdTemplate // of a VM that starts from a template
 )
 
 // The kernel's COMMAND_LINE_SIZE on x86, with the final NUL.
@@ -33,7 +34,17 @@ type platform struct {
 	accel   string
 	sandbox bool // QEMU has its seccomp filter
 	tscKHz  int  // frequency of the host's time stamp counter, for emulation
+	role    role
 }
+
+// role is what a QEMU is started for.
+type role int
+
+const (
+	boot      role = iota // a VM from its kernel's first instruction on
+	fromState             // a VM that goes on from a template
+	makeState             // a guest that is to become a template: no disk, no host
+)
 
 // arguments is QEMU's command line without the program's name. It depends on
 // nothing else: no file is opened, nothing is looked up.
@@ -61,8 +72,12 @@ func arguments(c vmm.Config, p platform) ([]string, error) {
 		"-append", cmdline,
 		"-global", "virtio-mmio.force-legacy=false",
 	)
-	args = append(args, disks(c.Disks)...)
-	return append(args, channels()...), nil
+	args = append(args, disks(c.Disks, p.role)...)
+	args = append(args, channels(p.role)...)
+	if p.role == fromState {
+		args = append(args, "-incoming", "fd:"+strconv.Itoa(fdTemplate))
+	}
+	return args, nil
 }
 
 // accelerator and CPU. Emulation offers all that it can (images are built for
@@ -87,15 +102,19 @@ const (
 )
 
 // disks attaches the disks so that they are vda, vdb, … in this order.
-func disks(list []vmm.Disk) []string {
+func disks(list []vmm.Disk, r role) []string {
 	var args []string
 	for i, d := range list {
 		node := "disk" + strconv.Itoa(i)
-		if d.Limits != (vmm.DiskLimits{}) {
+		backend := blockdev(node, d)
+		switch {
+		case r == makeState:
+			backend = emptyDisk(node, d.ReadOnly)
+		case d.Limits != (vmm.DiskLimits{}):
 			args = append(args, "-object", throttleGroup(node, d.Limits))
 		}
 		args = append(args,
-			"-blockdev", blockdev(node, d),
+			"-blockdev", backend,
 			"-device", fmt.Sprintf("virtio-blk-device,bus=virtio-mmio-bus.%d,drive=%s,werror=report,rerror=report", busLast-i, node),
 		)
 	}
@@ -175,15 +194,31 @@ func encode(v any) string {
 	return string(b)
 }
 
+// emptyDisk describes a disk of nothing but zeros, with no file.
+func emptyDisk(node string, readOnly bool) string {
+	type null struct {
+		Driver   string `json:"driver"`
+		Node     string `json:"node-name"`
+		ReadOnly bool   `json:"read-only"`
+		Size     int64  `json:"size"`
+		Zeros    bool   `json:"read-zeroes"`
+	}
+	return encode(null{Driver: "null-co", Node: node, ReadOnly: readOnly, Size: 1 << 20, Zeros: true})
+}
+
 // channels adds the guest's port, entropy, the serial console and QMP.
-func channels() []string {
+func channels(r role) []string {
 	socket := func(id string, fd int) string {
 		return "socket,id=" + id + ",fd=" + strconv.Itoa(fd)
 	}
+	agent := socket("agent", fdAgent)
+	if r == makeState {
+		agent = "null,id=agent" // which the guest sees as a host that has not come yet
+	}
 	return []string{
 		"-device", fmt.Sprintf("virtio-serial-device,bus=virtio-mmio-bus.%d,max_ports=2", busSerial),
-		"-chardev", socket("agent", fdAgent),
-		"-device", "virtserialport,chardev=agent,name=" + AgentPort,
+		"-chardev", agent,
+		"-device", "virtserialport,id=" + AgentPort + ",chardev=agent,name=" + AgentPort,
 		"-object", "rng-builtin,id=rng",
 		"-device", fmt.Sprintf("virtio-rng-device,bus=virtio-mmio-bus.%d,rng=rng", busRNG),
 		// A pipe: QEMU writes byte by byte, of which a socket holds some hundred,
@@ -206,7 +241,7 @@ func commandLine(c vmm.Config, p platform) string {
 		"cryptomgr.notests", // self-tests of every cipher
 		"noreplace-smp",     // rewriting every lock for one CPU
 	}
-	if p.accel == accelTCG {
+	if p.accel == accelTCG && p.tscKHz != 0 { // a template has read its command line
 		words = append(words, "tsc_early_khz="+strconv.Itoa(p.tscKHz), "tsc=reliable") // tsc.go
 	}
 	return strings.Join(append(words, c.Args...), " ")

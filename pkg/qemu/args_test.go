@@ -66,7 +66,7 @@ func TestArguments(t *testing.T) {
 			"virtio-blk-device,bus=virtio-mmio-bus.23,drive=disk0,werror=report,rerror=report",
 			"virtio-blk-device,bus=virtio-mmio-bus.22,drive=disk1,werror=report,rerror=report",
 			"virtio-serial-device,bus=virtio-mmio-bus.2,max_ports=2",
-			"virtserialport,chardev=agent,name=micropod.agent",
+			"virtserialport,id=micropod.agent,chardev=agent,name=micropod.agent",
 			"virtio-rng-device,bus=virtio-mmio-bus.1,rng=rng",
 		}},
 	} {
@@ -88,6 +88,46 @@ func TestArguments(t *testing.T) {
 				t.Errorf("%s\n got %q\nwant %q", test.flag, got, test.want)
 			}
 		})
+	}
+}
+
+func TestArgumentsOfTemplates(t *testing.T) {
+	c := testConfig()
+	c.Disks = []vmm.Disk{{Path: "/a", ReadOnly: true}, {Path: "/b"}}
+	for _, test := range []struct {
+		role role
+		flag string
+		want []string
+	}{
+		{role: makeState, flag: "-chardev", want: []string{"null,id=agent", "file,id=console,append=on,path=/dev/fdset/1", "socket,id=qmp,fd=5"}},
+		{role: makeState, flag: "-blockdev", want: []string{
+			`{"driver":"null-co","node-name":"disk0","read-only":true,"size":1048576,"read-zeroes":true}`,
+			`{"driver":"null-co","node-name":"disk1","read-only":false,"size":1048576,"read-zeroes":true}`,
+		}},
+		{role: makeState, flag: "-incoming"},
+		{role: fromState, flag: "-incoming", want: []string{"fd:6"}},
+		{role: fromState, flag: "-append", want: []string{baseWords}},
+	} {
+		p := platform{accel: accelTCG, role: test.role}
+		args, err := arguments(c, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := after(pairs(args), test.flag); !slices.Equal(got, test.want) {
+			t.Errorf("role %d, %s:\n got %q\nwant %q", test.role, test.flag, got, test.want)
+		}
+	}
+	// What the guest sees is the same.
+	var devices [][]string
+	for _, r := range []role{boot, makeState, fromState} {
+		args, err := arguments(c, platform{accel: accelTCG, role: r})
+		if err != nil {
+			t.Fatal(err)
+		}
+		devices = append(devices, after(pairs(args), "-device"))
+	}
+	if !slices.Equal(devices[0], devices[1]) || !slices.Equal(devices[0], devices[2]) {
+		t.Errorf("devices differ: %q", devices)
 	}
 }
 

@@ -21,7 +21,7 @@ type monitor struct {
 
 func monitorOf(t *testing.T, list []vmm.Disk) *monitor {
 	t.Helper()
-	args := append([]string{"-machine", machine, "-accel", "tcg", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"}, disks(list)...)
+	args := append([]string{"-machine", machine, "-accel", "tcg", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"}, disks(list, boot)...)
 	cmd := exec.Command(needQEMU(t), args...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

@@ -4,11 +4,14 @@
 // security boundary.
 //
 // QEMU opens the kernel, the initramfs and the disks, nothing else. Its serial
-// console, its control channel (QMP) and the guest's port are inherited pipes
-// and sockets, so there is no path by which another process could reach them.
+// console, its control channel (QMP), the guest's port and the state that it may
+// go on from are inherited pipes, sockets and a file, so there is no path by which another process could reach them.
 // The host side of Firecracker's vsock protocol is served in this process, and
 // its connections travel to the guest over a virtio-serial port named
 // AgentPort (package portmux).
+//
+// With emulation, and where Config.Templates allows it, VMs after the first go on
+// from a guest that has booted (template.go).
 //
 // Lifecycle: as package vmm says. QEMU dies with the process that started it,
 // however that ends.

@@ -31,7 +31,9 @@ type qmpMessage struct {
 	Event  string          `json:"event"`
 	Return json.RawMessage `json:"return"`
 	Data   struct {
-		Reason string `json:"reason"`
+		Reason string `json:"reason"` // of SHUTDOWN
+		Open   bool   `json:"open"`   // of VSERPORT_CHANGE
+		Status string `json:"status"` // of MIGRATION
 	} `json:"data"`
 	Error *struct {
 		Desc string `json:"desc"`
@@ -70,7 +72,8 @@ func (q *qmp) read() {
 			if !leaving {
 				q.onStop()
 			}
-		case !started && isRunning(m.Return):
+		// One that starts from a template says so when all is read.
+		case !started && (isRunning(m.Return) || m.Event == "RESUME"):
 			started = true
 			close(q.running)
 		}

@@ -17,6 +17,11 @@ import (
 // Start boots a VM. It returns when QEMU says that the machine runs.
 func (d *Driver) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 	m, err := d.start(ctx, c, true)
+	if errors.Is(err, errTemplate) && ctx.Err() == nil {
+		d.log.Warn("qemu boots the guest anew", "vm", c.ID, "err", err)
+		c.Templates = ""
+		m, err = d.start(ctx, c, true)
+	}
 	if err != nil && strings.Contains(err.Error(), "-sandbox on") && ctx.Err() == nil {
 		// QEMU can be built without it.
 		d.log.Warn("qemu has no seccomp sandbox, running without", "vm", c.ID, "err", err)
@@ -35,7 +40,10 @@ type launch struct {
 	sandboxed bool
 
 	binary   string
+	platform platform
 	args     []string
+	key      string     // of the template
+	template *os.File   // nil for a boot
 	children []*os.File // QEMU's ends of the channels, in the order of args.go
 	undo     cleanup
 
@@ -53,6 +61,8 @@ func (d *Driver) start(ctx context.Context, c vmm.Config, sandboxed bool) (_ vmm
 	for _, step := range []func() error{
 		l.checkConfig,
 		l.findVMM,
+		func() error { return l.findTemplate(ctx) },
+		l.chooseArguments,
 		l.openConsole,
 		l.openVsock,
 		l.spawn,
@@ -106,11 +116,40 @@ func (l *launch) findVMM() error {
 	}
 	accel, _, _ := l.d.host.accel()
 	l.binary = binary
-	p := platform{accel: accel, sandbox: l.sandboxed}
-	if accel == accelTCG {
-		p.tscKHz = l.d.began.khz()
+	l.platform = platform{accel: accel, sandbox: l.sandboxed}
+	return nil
+}
+
+// errTemplate is wrapped by the error of a start from a template. Without one
+// the VM may start.
+var errTemplate = errors.New("template not usable")
+
+// findTemplate looks for the state to start from.
+func (l *launch) findTemplate(ctx context.Context) error {
+	if l.c.Templates == "" || l.platform.accel != accelTCG {
+		return nil
 	}
-	l.args, err = arguments(l.c, p)
+	id, err := bootID()
+	if err == nil {
+		l.key, err = templateKey(l.binary, l.c, l.platform, id)
+	}
+	if err == nil {
+		l.template, err = templates{l.c.Templates}.open(l.key, func(f *os.File) error { return l.makeTemplate(ctx, f) })
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errTemplate, err)
+	}
+	return nil
+}
+
+func (l *launch) chooseArguments() (err error) {
+	switch {
+	case l.template != nil:
+		l.platform.role = fromState
+	case l.platform.accel == accelTCG:
+		l.platform.tscKHz = l.d.began.khz()
+	}
+	l.args, err = arguments(l.c, l.platform)
 	return err
 }
 
@@ -148,6 +187,9 @@ func (l *launch) spawn() error {
 	if err != nil {
 		return err
 	}
+	if l.template != nil {
+		l.children = append(l.children, l.template)
+	}
 	p, err := spawn(l.binary, l.args, l.children)
 	l.closeChildren()
 	if err != nil {
@@ -168,7 +210,11 @@ func (l *launch) waitRunning(ctx context.Context) error {
 	case <-l.m.qmp.running:
 		return nil
 	case <-l.m.process.done:
-		return l.failed()
+		if l.template == nil {
+			return l.failed()
+		}
+		err := l.failed()
+		return fmt.Errorf("%w: %w", errTemplate, errors.Join(err, templates{l.c.Templates}.forget(l.key, err)))
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -185,14 +231,25 @@ func (l *launch) failed() error {
 
 // channel makes a socket pair, keeps QEMU's end for spawn and returns ours.
 func (l *launch) channel() (net.Conn, error) {
+	ours, theirs, err := channelPair()
+	if err == nil {
+		l.children = append(l.children, theirs)
+	}
+	return ours, err
+}
+
+func channelPair() (ours net.Conn, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("create socket pair: %w", err)
+		return nil, nil, fmt.Errorf("create socket pair: %w", err)
 	}
-	l.children = append(l.children, os.NewFile(uintptr(fds[1]), "qemu"))
-	ours := os.NewFile(uintptr(fds[0]), "channel")
-	defer ours.Close() // FileConn has its own
-	return net.FileConn(ours)
+	theirs = os.NewFile(uintptr(fds[1]), "qemu")
+	file := os.NewFile(uintptr(fds[0]), "channel")
+	defer file.Close() // FileConn has its own
+	if ours, err = net.FileConn(file); err != nil {
+		theirs.Close()
+	}
+	return ours, theirs, err
 }
 
 func (l *launch) closeChildren() {
@@ -200,6 +257,7 @@ func (l *launch) closeChildren() {
 		f.Close()
 	}
 	l.children = nil
+	l.template.Close() // of a start that did not get so far; nil is no harm
 }
 
 // cleanup is a stack of what is to be undone.

@@ -57,6 +57,11 @@ type Config struct {
 	// Dir is an existing directory, private to this VM, for the driver's own
 	// sockets and logs. The driver removes what it put there.
 	Dir string
+	// Templates is a directory, private to this user, in which a driver may keep
+	// the state of a guest that has booted, and start later VMs from it; ""
+	// forbids that. It is for a guest that reads nothing of its disks, and keeps
+	// nothing of its own, before the host answers on its channel.
+	Templates string
 }
 
 // Disk is a block device backed by a raw file.
