@@ -45,6 +45,7 @@ func TestBench(t *testing.T) {
 	for _, line := range []string{
 		`micropod pull / gunzip \+ sha256, same library, all CPUs`, `micropod pull / umoci unpack, mke2fs -d`,
 		`peak memory of pull and merge:`, `micropod run --rm / script with QEMU and a trivial init`,
+		`micropod --templates=false run --rm / script with QEMU and a trivial init`,
 		`to the container's command:`, `to the end of the trivial init:`, `ratio of the least:`,
 		`written by all its processes:`, `more space used below the root:`, `peak memory of pull and merge, 2000 files:`,
 	} {
