@@ -179,6 +179,9 @@ func (l *launch) openVsock() error {
 		return err
 	}
 	l.undo.add(v.close)
+	if l.template != nil {
+		l.undo.add(func() { templates{l.c.Templates}.judge(l.key, v.called.Load()) })
+	}
 	return nil
 }
 

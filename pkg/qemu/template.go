@@ -138,6 +138,14 @@ func (t templates) forget(key string, why error) error {
 	return errors.Join(err, t.mark(key, suffixFailed))
 }
 
+// judge removes a template whose guest never said a word: it may be the template's
+// fault. If it was not, another one is made.
+func (t templates) judge(key string, spoke bool) {
+	if !spoke {
+		_ = os.Remove(t.path(key, suffixState)) // gone already, or the next VM's problem
+	}
+}
+
 func (t templates) marked(key, suffix string) bool {
 	_, err := os.Lstat(t.path(key, suffix))
 	return err == nil

@@ -100,9 +100,16 @@ func TestTemplatesOpen(t *testing.T) {
 	if made != 1 {
 		t.Errorf("made %d times", made)
 	}
+	ts.judge("key", true)
 	info, err := os.Stat(ts.path("key", suffixState))
 	if err != nil || info.Mode() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	ts.judge("key", false) // of a guest that does nothing
+	if f, err := ts.open("key", makeIt); err != nil || made != 2 {
+		t.Errorf("after a bad one: %v, %v, made %d times", f, err, made)
+	} else {
+		f.Close()
 	}
 }
 
