@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/micropod/micropod/pkg/kernel"
@@ -168,12 +169,18 @@ func takeInitramfs(path string) (bool, error) {
 		return false, err
 	}
 	defer lock.Unlock()
-	now := time.Now()
-	err = os.Chtimes(path, now, now)
+	// The time of change stays: by that a template knows the file again.
+	err = os.Chtimes(path, time.Now(), time.Time{})
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// lastUse is when a file was taken into use, or made.
+func lastUse(info fs.FileInfo) time.Time {
+	st := info.Sys().(*syscall.Stat_t)
+	return time.Unix(st.Atim.Unix())
 }
 
 // expire removes what older agents and kernels left, and half-written files of
@@ -190,7 +197,7 @@ func expire(dir string) error {
 		return fmt.Errorf("expire initramfs: %w", err)
 	}
 	for _, e := range entries {
-		if st, err := e.Info(); err == nil && e.Name() != fileInitramfsLock && time.Since(st.ModTime()) > time.Hour {
+		if st, err := e.Info(); err == nil && e.Name() != fileInitramfsLock && time.Since(lastUse(st)) > time.Hour {
 			os.Remove(filepath.Join(dir, e.Name()))
 		}
 	}
