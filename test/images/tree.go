@@ -69,6 +69,10 @@ func (t tree) layer(c compression.Compression, more ...tarball.LayerOption) (v1.
 	for _, name := range names {
 		e := t[name]
 		h := *e.Header
+		if file, ok := t[h.Linkname]; ok && h.Typeflag == tar.TypeLink {
+			// As tar writes it: docker gives the file what its links say.
+			h.Mode, h.Uid, h.Gid, h.ModTime = file.Mode, file.Uid, file.Gid, file.ModTime
+		}
 		h.Format = tar.FormatPAX
 		h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
 		h.ModTime = h.ModTime.Truncate(time.Second)
