@@ -56,24 +56,17 @@ func parseMountOptions(options []string) (flags uintptr, data []string, err erro
 	return flags, data, nil
 }
 
-// containerMount turns a line of the spec into a mount. modeOf is the mode of a
-// directory that was there before, or "".
-func containerMount(m specs.Mount, modeOf string) (guestMount, error) {
+// containerMount turns a line of the spec into a mount.
+func containerMount(m specs.Mount) (guestMount, error) {
 	flags, data, err := parseMountOptions(m.Options)
 	if err != nil {
 		return guestMount{}, err
 	}
 	out := guestMount{source: m.Source, target: m.Destination, fstype: m.Type, flags: flags}
 	switch m.Type {
-	case "proc", "sysfs", "devpts":
+	case "proc", "sysfs", "devpts", "tmpfs":
 	case "mqueue":
 		out.optional = true // not in every kernel, and hardly ever used
-	case "tmpfs":
-		// docker: a tmpfs over a directory of the image takes its mode.
-		hasMode := slices.ContainsFunc(data, func(o string) bool { return strings.HasPrefix(o, "mode=") })
-		if modeOf != "" && !hasMode {
-			data = append(data, "mode="+modeOf)
-		}
 	case "cgroup", "cgroup2":
 		out.fstype, data = "cgroup2", nil
 	default:
@@ -99,24 +92,50 @@ func mountOne(m specs.Mount) error {
 	if !path.IsAbs(m.Destination) {
 		return errors.New("not an absolute path")
 	}
-	var st unix.Stat_t
-	mode := ""
-	if unix.Stat(m.Destination, &st) == nil {
-		mode = fmt.Sprintf("%o", st.Mode&0o7777)
-	}
+	var below unix.Stat_t
+	existed := unix.Stat(m.Destination, &below) == nil
 	if err := mkdirAll(m.Destination); err != nil {
 		return err
 	}
-	g, err := containerMount(m, mode)
+	g, err := containerMount(m)
 	if err != nil {
 		return err
 	}
-	err = unix.Mount(g.source, g.target, g.fstype, g.flags, g.data)
-	if g.optional && (errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL)) {
+	if existed && takesMode(m) {
+		return g.mountAs(below.Mode & 0o7777)
+	}
+	return g.mountInside()
+}
+
+// takesMode reports whether m is a tmpfs without a mode of its own: over a
+// directory of the image docker gives it that one's.
+func takesMode(m specs.Mount) bool {
+	return m.Type == "tmpfs" && !slices.ContainsFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "mode=") })
+}
+
+// mountAs mounts a tmpfs and gives it a mode, which as an option would show.
+func (m guestMount) mountAs(mode uint32) error {
+	readOnly := m.flags&unix.MS_RDONLY != 0
+	m.flags &^= unix.MS_RDONLY
+	if err := m.mountInside(); err != nil {
+		return err
+	}
+	if err := unix.Chmod(m.target, mode); err != nil {
+		return err
+	}
+	if readOnly {
+		return remountReadOnly(m.target)
+	}
+	return nil
+}
+
+func (m guestMount) mountInside() error {
+	err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)
+	if m.optional && (errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL)) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", g.fstype, g.data, err)
+		return fmt.Errorf("%s %s: %w", m.fstype, m.data, err)
 	}
 	return nil
 }
@@ -253,10 +272,13 @@ func (s *stage) mountFiles() error {
 			return fmt.Errorf("mount %s: %w", name, err)
 		}
 		unix.Close(fd)
+		// What the guest's own directory of them forbids, docker allows.
+		flags := uintptr(unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RELATIME)
 		if s.readOnly() {
-			if err := remountReadOnly(name); err != nil {
-				return err
-			}
+			flags |= unix.MS_RDONLY
+		}
+		if err := unix.Mount("", name, "", flags, ""); err != nil {
+			return fmt.Errorf("remount %s: %w", name, err)
 		}
 	}
 	return nil

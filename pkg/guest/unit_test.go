@@ -241,22 +241,23 @@ func TestParseMountOptions(t *testing.T) {
 func TestContainerMount(t *testing.T) {
 	tests := []struct {
 		m    specs.Mount
-		mode string
 		want guestMount
 		ok   bool
 	}{
-		{specs.Mount{Destination: "/t", Type: "tmpfs", Source: "tmpfs"}, "755", guestMount{"tmpfs", "/t", "tmpfs", 0, "mode=755", false}, true},
-		{specs.Mount{Destination: "/t", Type: "tmpfs", Source: "tmpfs"}, "", guestMount{"tmpfs", "/t", "tmpfs", 0, "", false}, true},
-		{specs.Mount{Destination: "/t", Type: "tmpfs", Source: "x", Options: []string{"mode=700"}}, "755", guestMount{"x", "/t", "tmpfs", 0, "mode=700", false}, true},
-		{specs.Mount{Destination: "/c", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "relatime"}}, "", guestMount{"cgroup", "/c", "cgroup2", unix.MS_RDONLY | unix.MS_RELATIME, "", false}, true},
-		{specs.Mount{Destination: "/b", Type: "bind", Source: "/"}, "", guestMount{}, false},
-		{specs.Mount{Destination: "/b", Type: "ext4", Source: "/dev/vda"}, "", guestMount{}, false},
-		{specs.Mount{Destination: "/b", Type: "", Source: "/"}, "", guestMount{}, false},
+		{specs.Mount{Destination: "/t", Type: "tmpfs", Source: "tmpfs"}, guestMount{"tmpfs", "/t", "tmpfs", 0, "", false}, true},
+		{specs.Mount{Destination: "/t", Type: "tmpfs", Source: "x", Options: []string{"mode=700"}}, guestMount{"x", "/t", "tmpfs", 0, "mode=700", false}, true},
+		{specs.Mount{Destination: "/c", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "relatime"}}, guestMount{"cgroup", "/c", "cgroup2", unix.MS_RDONLY | unix.MS_RELATIME, "", false}, true},
+		{specs.Mount{Destination: "/b", Type: "bind", Source: "/"}, guestMount{}, false},
+		{specs.Mount{Destination: "/b", Type: "ext4", Source: "/dev/vda"}, guestMount{}, false},
+		{specs.Mount{Destination: "/b", Type: "", Source: "/"}, guestMount{}, false},
 	}
 	for _, tt := range tests {
-		got, err := containerMount(tt.m, tt.mode)
+		got, err := containerMount(tt.m)
 		if (err == nil) != tt.ok || tt.ok && got != tt.want {
 			t.Errorf("%+v: %+v, %v", tt.m, got, err)
+		}
+		if takes := takesMode(tt.m); takes != (tt.m.Type == "tmpfs" && tt.m.Options == nil) {
+			t.Errorf("%+v takes the mode of what is below: %t", tt.m, takes)
 		}
 	}
 }
