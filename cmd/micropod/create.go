@@ -27,7 +27,7 @@ func newCreateCommand(a *app) *cobra.Command {
 		}
 		container, err := a.create(c.Context(), &flags, o)
 		if err != nil {
-			return ours(err)
+			return err // docker: 125 is of run only, and of wrong flags
 		}
 		fmt.Fprintln(a.out, container.ID)
 		return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"strings"
-	"time"
 
 	"github.com/micropod/micropod/pkg/manager"
 )
@@ -62,7 +61,7 @@ func inspectHostConfig(c *manager.Container) hostConfigView {
 		StorageOpt: map[string]int64{"size": c.StorageBytes}, Annotations: notNil(c.Annotations),
 		CapAdd: h.CapAdd, CapDrop: h.CapDrop, SecurityOpt: h.SecurityOpt, GroupAdd: c.GroupAdd, OomScoreAdj: h.OOMScoreAdj,
 		MaskedPaths: []string{}, ReadonlyPaths: []string{},
-		NanoCpus: int64(c.CPUs) * int64(time.Second), CpuShares: h.CPUShares, CpuPeriod: h.CPUPeriod, CpuQuota: h.CPUQuota,
+		NanoCpus: h.NanoCPUs, CpuShares: h.CPUShares, CpuPeriod: h.CPUPeriod, CpuQuota: h.CPUQuota,
 		CpusetCpus: h.CPUSetCPUs, Memory: int64(c.MemoryMiB) << 20, MemoryReservation: h.MemoryReservation,
 		ShmSize: cmp.Or(h.ShmSize, manager.DefaultShmSize), Sysctls: h.Sysctls,
 		Dns: listed(h.DNS), DnsOptions: listed(h.DNSOptions), DnsSearch: listed(h.DNSSearch), ExtraHosts: h.ExtraHosts,

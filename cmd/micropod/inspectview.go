@@ -36,6 +36,7 @@ type stateView struct {
 
 type configView struct {
 	Hostname   string
+	Domainname string
 	User       string
 	Tty        bool
 	OpenStdin  bool
@@ -44,6 +45,7 @@ type configView struct {
 	Cmd        []string
 	Image      string
 	WorkingDir string
+	Entrypoint []string
 
 	ExposedPorts map[string]struct{} `json:",omitempty"`
 	Labels       map[string]string
@@ -83,7 +85,7 @@ func inspectContainer(c *manager.Container) containerView {
 		},
 		HostConfig: inspectHostConfig(c),
 		Config: configView{
-			Hostname: c.Hostname, User: c.User, Tty: c.TTY, OpenStdin: c.Stdin, StdinOnce: c.Stdin && !c.StdinStays, Env: c.Env, Cmd: c.Command, Image: c.Image,
+			Hostname: c.Hostname, Domainname: c.Domainname, User: c.User, Tty: c.TTY, OpenStdin: c.Stdin, StdinOnce: c.Stdin && !c.StdinStays, Env: c.Env, Cmd: c.Cmd, Entrypoint: c.Entrypoint, Image: c.Image,
 			WorkingDir: c.Workdir, ExposedPorts: set(c.ExposedPorts), Labels: notNil(c.Labels), StopSignal: c.StopSignal, StopTimeout: wholeSeconds(c.StopTimeout),
 		},
 		MicroPod: microPodView{

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moby/sys/signal"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/rootfs"
@@ -173,8 +174,9 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 	if c.Entrypoint, c.Args, err = args(o, ic.Entrypoint, ic.Cmd); err != nil {
 		return c, err
 	}
+	c.Given = given(o, ic)
 	c.Env = environment(o, ic.Env, c.Hostname)
-	if c.StopSignal, err = stopSignal(either(o.StopSignal, ic.StopSignal)); err != nil {
+	if c.StopSignal, err = stopSignal(c.Given.StopSignal); err != nil {
 		return c, err
 	}
 	if err := checkHostConfig(&c); err != nil {
@@ -200,6 +202,18 @@ func args(o CreateOptions, entrypoint, cmd []string) (_, all []string, err error
 		return nil, nil, fmt.Errorf("%w: no command specified, and the image has none", ErrInvalid)
 	}
 	return entrypoint, all, nil
+}
+
+// given joins what the user and the image said, in docker's order.
+func given(o CreateOptions, image ocispec.ImageConfig) *state.Given {
+	g := &state.Given{Env: slices.Clone(o.Env), StopSignal: either(o.StopSignal, image.StopSignal)}
+	name := func(kv string) string { n, _, _ := strings.Cut(kv, "="); return n }
+	for _, kv := range image.Env {
+		if !slices.ContainsFunc(o.Env, func(own string) bool { return name(own) == name(kv) }) {
+			g.Env = append(g.Env, kv)
+		}
+	}
+	return g
 }
 
 // environment is the process's environment: defaults, the image's, the user's.
@@ -241,6 +255,10 @@ func stopSignal(name string) (int, error) {
 }
 
 func resources(c *state.Config, o CreateOptions) error {
+	if o.CPUs > 0 && (o.HostConfig.CPUPeriod > 0 || o.HostConfig.CPUQuota > 0) {
+		return fmt.Errorf("%w: conflicting options: CPUs and CPU period or quota cannot both be set", ErrInvalid)
+	}
+	c.HostConfig.NanoCPUs = int64(o.CPUs * 1e9)
 	c.CPUs = max(1, int(math.Ceil(max(o.CPUs, quotaCPUs(o.HostConfig)))))
 	if o.CPUs < 0 || c.CPUs > maxCPUs {
 		return fmt.Errorf("%w: %g CPUs: a VM has 1 to %d", ErrInvalid, o.CPUs, maxCPUs)

@@ -202,7 +202,9 @@ func execEnvironment(c *state.Config, o ExecOptions) []string {
 		env = slices.DeleteFunc(env, func(kv string) bool { return kv == defaultTerm })
 	}
 	if o.TTY && !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "TERM=") }) {
-		env = append(env, defaultTerm)
+		// After the host name, where it is in the environment of a container.
+		at := slices.IndexFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "HOSTNAME=") })
+		env = slices.Insert(env, at+1, defaultTerm)
 	}
 	return changeEnvironment(env, o.Env)
 }

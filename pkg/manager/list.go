@@ -188,7 +188,21 @@ func describe(c *Container, s *state.Config) {
 	c.CPUs, c.MemoryMiB, c.StorageBytes = s.CPUs, s.MemoryMiB, s.StorageBytes
 	c.Kernel, c.Hostname, c.Env, c.User, c.Workdir = s.Kernel, s.Hostname, s.Env, s.User, s.Workdir
 	c.GroupAdd, c.Tmpfs, c.Init, c.ExposedPorts, c.HostConfig = s.GroupAdd, s.Tmpfs, s.Init, s.ExposedPorts, s.HostConfig
-	c.VMM = VMMInfo{Name: s.VMM}
+	c.VMM, c.Domainname = VMMInfo{Name: s.VMM}, s.Domainname
+	describeGiven(c, s)
+}
+
+// describeGiven is about words that inspect shows as they were given, if the
+// record has them.
+func describeGiven(c *Container, s *state.Config) {
+	c.Entrypoint, c.Cmd = s.Entrypoint, s.Args[min(len(s.Entrypoint), len(s.Args)):]
+	if s.Given == nil {
+		return
+	}
+	c.Env = s.Given.Env
+	if s.Given.StopSignal != "" {
+		c.StopSignal = s.Given.StopSignal
+	}
 }
 
 func addStatus(c *Container, s *state.Status) {

@@ -52,6 +52,26 @@ func TestArgs(t *testing.T) {
 	}
 }
 
+// TestGiven: what inspect shows is what was said, without defaults.
+func TestGiven(t *testing.T) {
+	cfg, err := newConfig(CreateOptions{Env: []string{"B=user", "C"}, Command: []string{"x"}}, testImage())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c Container
+	describe(&c, &cfg)
+	want := []string{"B=user", "C", "PATH=/bin", "A=image", "HOSTNAME=fixed"}
+	if !slices.Equal(c.Env, want) || c.StopSignal != "SIGQUIT" || c.Entrypoint[0] != "/entry" || c.Cmd[0] != "x" || len(c.Command) != 2 {
+		t.Errorf("%+v", c)
+	}
+	// A record of an older version has only what came of it.
+	cfg.Given, cfg.Entrypoint = nil, nil
+	describe(&c, &cfg)
+	if !slices.Equal(c.Cmd, cfg.Args) || !slices.Equal(c.Env, cfg.Env) || c.StopSignal != "SIGQUIT" {
+		t.Errorf("without given: %+v", c)
+	}
+}
+
 func TestEnvironment(t *testing.T) {
 	o := CreateOptions{Env: []string{"A=user", "B", "C=d=e", "UNKNOWN"}, TTY: true}
 	cfg, err := newConfig(o, testImage())
@@ -127,7 +147,7 @@ func TestConfigFromImageAndOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.User != "1" || cfg.Workdir != "/w" || cfg.StopSignal != 10 || cfg.CPUs != 2 || cfg.MemoryMiB != 101 ||
-		cfg.Labels["l"] != "user" || cfg.Labels["m"] != "image" || cfg.Name != "nn" {
+		cfg.HostConfig.NanoCPUs != 1_500_000_000 || cfg.Given.StopSignal != "USR1" || cfg.Labels["l"] != "user" || cfg.Labels["m"] != "image" || cfg.Name != "nn" {
 		t.Errorf("options: %+v", cfg)
 	}
 }
@@ -144,6 +164,7 @@ func TestRefusedOptions(t *testing.T) {
 		"little memory":     {CreateOptions{MemoryBytes: 4 << 20}, testImage()},
 		"too many cpus":     {CreateOptions{CPUs: 33}, testImage()},
 		"negative cpus":     {CreateOptions{CPUs: -1}, testImage()},
+		"cpus and a quota":  {CreateOptions{CPUs: 1, HostConfig: HostConfig{CPUQuota: 5000}}, testImage()},
 		"unknown signal":    {CreateOptions{StopSignal: "SIGNOPE"}, testImage()},
 		"tiny disk":         {CreateOptions{StorageBytes: 4096}, testImage()},
 		"image of no layer": {CreateOptions{}, empty},

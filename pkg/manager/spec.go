@@ -160,12 +160,18 @@ func limits(h state.HostConfig) *specs.LinuxResources {
 	if h.CPUQuota > 0 {
 		r.CPU.Quota = &h.CPUQuota
 	}
+	if h.NanoCPUs > 0 {
+		period, quota := uint64(cpuPeriod), h.NanoCPUs*cpuPeriod/1e9
+		r.CPU.Period, r.CPU.Quota = &period, &quota
+	}
 	return r
 }
 
-// sysctls are set in every guest, as docker does for a container's network.
+// sysctls are set in every guest: what docker sets for a container's network, and
+// forwarding, which that has from the host of an engine.
 func sysctls() map[string]string {
 	return map[string]string{
+		"net.ipv4.ip_forward":                 "1",
 		"net.ipv4.ip_unprivileged_port_start": "0",
 		"net.ipv4.ping_group_range":           "0 2147483647",
 	}

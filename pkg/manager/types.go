@@ -94,7 +94,9 @@ type Container struct {
 	ImageID string // sha256:…
 	Created time.Time
 	Command []string // entrypoint and command as executed
-	State   State
+	// Entrypoint and Cmd are its two parts.
+	Entrypoint, Cmd []string
+	State           State
 	// Status is State for people: "Up 2 minutes", "Exited (0) 3 seconds ago".
 	Status     string
 	ExitCode   int
@@ -120,7 +122,8 @@ type Container struct {
 	ReadOnly      bool
 	Kernel        string
 	Hostname      string
-	Env           []string
+	Domainname    string
+	Env           []string // of the user and the image, without defaults
 	User          string
 	Workdir       string
 	GroupAdd      []string

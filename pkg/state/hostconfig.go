@@ -15,6 +15,7 @@ type HostConfig struct {
 	OOMScoreAdj int      `json:"oomScoreAdj,omitempty"`
 	ShmSize     int64    `json:"shmSize,omitempty"` // bytes; 0 is 64 MiB
 
+	NanoCPUs          int64  `json:"nanoCpus,omitempty"` // --cpus, in billionths
 	CPUShares         int64  `json:"cpuShares,omitempty"`
 	CPUPeriod         int64  `json:"cpuPeriod,omitempty"` // microseconds
 	CPUQuota          int64  `json:"cpuQuota,omitempty"`  // microseconds of each period

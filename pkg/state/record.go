@@ -26,6 +26,7 @@ type Config struct {
 	Platform string   `json:"platform"`
 	DiffIDs  []string `json:"diffIds"`
 
+	Given       *Given            `json:"given,omitempty"`
 	Args        []string          `json:"args"`
 	Entrypoint  []string          `json:"entrypoint,omitempty"` // the first of Args
 	Env         []string          `json:"env"`
@@ -57,6 +58,13 @@ type Config struct {
 	StorageBytes int64  `json:"storageBytes"`
 	VMM          string `json:"vmm"`              // auto, firecracker or qemu
 	Kernel       string `json:"kernel,omitempty"` // "" is the root's vmlinux
+}
+
+// Given is what the image and the user said, before it was resolved: inspect
+// shows it. Records of an older version do not have it.
+type Given struct {
+	Env        []string `json:"env,omitempty"` // the user's, then the image's
+	StopSignal string   `json:"stopSignal,omitempty"`
 }
 
 // Phase of a container's life, as its supervisor last wrote it.
