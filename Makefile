@@ -10,7 +10,7 @@ export CGO_ENABLED = 0
 EMBEDDED = cmd/micropod/embedded/micropod-agent
 LDFLAGS  = -s -w
 
-.PHONY: build agent quickstart setup check test test-firecracker kvm-shell bench clean
+.PHONY: build agent quickstart setup check test test-firecracker kvm-shell bench docs clean
 
 # One static binary with the guest agent inside.
 build: agent
@@ -41,6 +41,10 @@ kvm-shell:
 
 bench: build
 	./scripts/bench.sh
+
+# The pages that are written from code: docs/flags.md, docs/fidelity.md.
+docs:
+	MICROPOD_UPDATE=1 $(GO) test -count=1 -run 'Page$$' ./cmd/micropod ./test/fidelity
 
 clean:
 	rm -rf micropod micropod-agent $(EMBEDDED) .cache

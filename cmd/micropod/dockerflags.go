@@ -6,7 +6,7 @@ type dockerFlag struct {
 	takesValue      bool
 	// neutral is the value that asks for nothing, and is accepted.
 	neutral string
-	// why it will never be there, "" for "not yet".
+	// why is a reason that will stay, "" for "not yet".
 	why string
 }
 
@@ -42,7 +42,30 @@ func unsupportedCreateFlags() []dockerFlag {
 	} {
 		flags = append(flags, valued(name, ""))
 	}
+	for i, f := range flags {
+		if why := neverFlags()[f.name]; why != "" {
+			flags[i].why = why
+		}
+	}
 	return flags
+}
+
+// neverFlags are flags that mean nothing here, and why.
+func neverFlags() map[string]string {
+	const (
+		windows = "it is for Windows containers"
+		devices = "the host's devices are not in the microVM"
+		v2      = "it is of cgroup v1, and guests have v2"
+	)
+	return map[string]string{
+		"cgroup-parent": "the container's cgroup is in its guest",
+		"cpu-count":     windows, "cpu-percent": windows, "io-maxbandwidth": windows, "io-maxiops": windows, "isolation": windows,
+		"cpu-rt-period": v2, "cpu-rt-runtime": v2, "kernel-memory": v2, "oom-kill-disable": v2,
+		"cpuset-mems": "a guest has one memory node",
+		"device":      devices, "device-cgroup-rule": devices, "gpus": devices,
+		"memory-swappiness": "a guest has no swap",
+		"runtime":           "the runtime is the microVM (--vmm chooses)",
+	}
 }
 
 // unsupportedVerbs are docker's commands that MicroPod does not have; their

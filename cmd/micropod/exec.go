@@ -27,7 +27,7 @@ func newExecCommand(a *app) *cobra.Command {
 	f.BoolVarP(&flags.detach, "detach", "d", false, "Detached mode: run command in the background")
 	f.StringVar(&flags.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
 	f.VarP(newChecked(&flags.env, "list", checkEnv), "env", "e", "Set environment variables")
-	f.StringArrayVar(&flags.envFiles, "env-file", nil, "Read in a file of environment variables")
+	f.Var(newChecked(&flags.envFiles, "list", unchecked), "env-file", "Read in a file of environment variables")
 	f.BoolVarP(&flags.interactive, "interactive", "i", false, "Keep STDIN open even if not attached")
 	f.BoolVar(&flags.privileged, "privileged", false, "Give extended privileges to the command")
 	f.BoolVarP(&flags.tty, "tty", "t", false, "Allocate a pseudo-TTY")

@@ -18,6 +18,9 @@ func newChecked(values *[]string, kind string, check func(string) (string, error
 	return &checked{values: values, kind: kind, check: check}
 }
 
+// unchecked is the check of what is looked at later.
+func unchecked(s string) (string, error) { return s, nil }
+
 func (c *checked) Type() string   { return c.kind }
 func (c *checked) String() string { return strings.Join(*c.values, ",") }
 
@@ -38,13 +41,14 @@ type unsupportedFlagError struct {
 }
 
 func (e *unsupportedFlagError) Error() string {
-	if e.why != "" {
-		return fmt.Sprintf("--%s %s is not supported: %s", e.name, e.value, e.why)
-	}
+	what := "--" + e.name
 	if e.value != "" {
-		return fmt.Sprintf("--%s %s is not supported yet", e.name, e.value)
+		what += " " + e.value
 	}
-	return fmt.Sprintf("--%s is not supported yet", e.name)
+	if e.why != "" {
+		return fmt.Sprintf("%s is not supported: %s", what, e.why)
+	}
+	return what + " is not supported yet"
 }
 
 // unsupported is a flag of docker's that is refused by name, because ignoring it

@@ -130,7 +130,7 @@ func refused(t *testing.T, bin, flag string) bool {
 	cmd := exec.Command(bin, "run", flag, "x", "image")
 	cmd.Env = append(os.Environ(), "MICROPOD_ROOT="+t.TempDir())
 	out, _ := cmd.CombinedOutput()
-	return strings.Contains(string(out), "is not supported yet")
+	return strings.Contains(string(out), "is not supported")
 }
 
 // TestErrorsExist finds the texts of the README's table of errors in the code.
