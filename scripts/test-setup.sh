@@ -55,6 +55,11 @@ iproute2        ip
 linux-libc-dev  /usr/include/x86_64-linux-gnu/asm/unistd_64.h
 '
 
+# The reference of test/fidelity, which only root can run. Its service is not needed.
+[ "$(id -u)" != 0 ] || programs="$programs
+docker.io       dockerd
+"
+
 # Two ways to Firecracker. The release is checked by download-firecracker.sh.
 release_version=1.16.1
 firecracker_version=1.12.1
@@ -121,6 +126,10 @@ run this once: sudo apt-get install --no-install-recommends $missing"
 		printf '#!/bin/sh\nexit 101\n' >"$policy"
 		chmod 755 "$policy"
 	fi
+	# Some distributions have docker's client in a package of its own.
+	case $missing in
+	*docker.io*) [ -z "$(apt-cache -q search --names-only '^docker-cli$')" ] || missing="$missing docker-cli" ;;
+	esac
 	# shellcheck disable=SC2086 # a list of packages
 	apt-get -q install -y --no-install-recommends $missing >&2 || {
 		apt-get -q update >&2

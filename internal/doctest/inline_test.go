@@ -70,6 +70,9 @@ func TestInlineCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, page := range pages(t) {
+		if page == filepath.Join("docs", "flags.md") {
+			continue // it is made of the commands themselves, by a test of theirs
+		}
 		for _, span := range spans(t, page) {
 			words := strings.Fields(span)
 			switch first := words[0]; {
