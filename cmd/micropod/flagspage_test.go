@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const flagsPage = "../../docs/flags.md"
@@ -70,6 +71,10 @@ func flagsMarkdown(t *testing.T) string {
 		}
 		fmt.Fprintf(&b, "| `micropod %s` | %s |\n", d.Name, cmp.Or(strings.Join(flags, ", "), "none"))
 	}
+	b.WriteString("\n## In part\n\nFlags of `micropod run` and `micropod create` that take some values only, in the words\nof their help:\n\n| Flag | Help |\n|---|---|\n")
+	for _, f := range partly(sameCommand(root, "run")) {
+		fmt.Fprintf(&b, "| `--%s` | %s |\n", f.Name, f.Usage)
+	}
 	b.WriteString("\n## Refused\n\n| Flag | Commands | Reason |\n|---|---|---|\n")
 	slices.SortStableFunc(refused, func(a, b refusedFlag) int { return cmp.Compare(a.flag, b.flag) })
 	for _, r := range refused {
@@ -77,6 +82,17 @@ func flagsMarkdown(t *testing.T) string {
 	}
 	b.WriteString("\n## Commands\n\nNot there yet: " + strings.Join(append(missing, refusedVerbs(root)...), ", ") + ".\n")
 	return b.String()
+}
+
+// partly are the flags whose help says that they do less than docker's.
+func partly(c *cobra.Command) []*pflag.Flag {
+	var flags []*pflag.Flag
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if strings.Contains(f.Usage, "(only") || strings.Contains(f.Usage, "only)") {
+			flags = append(flags, f)
+		}
+	})
+	return flags
 }
 
 func spelled(shorthand, name string) string {
