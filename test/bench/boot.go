@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -22,22 +20,20 @@ import (
 // ready is the line that every guest prints first.
 const ready = "ready\n"
 
-// booter is what the contestants of the part boot share.
+// booter is what the contestants of the part boot share. Its root has the image
+// and the kernel, and was used before.
 type booter struct {
-	*bench
-	root   string // with the image and the kernel, used before
+	rooted
 	script string // starts the same QEMU by hand
 }
 
 // boot compares micropod run with a script that starts the same QEMU, and
 // counts what a run writes.
 func (b *bench) boot() (err error) {
-	// Supervisors outlive the command that started them; what they cost comes
-	// to their new parent.
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+	if err := adopt(); err != nil {
 		return err
 	}
-	r := &booter{bench: b, root: filepath.Join(b.dir, "boot")}
+	r := &booter{rooted: rooted{bench: b, root: filepath.Join(b.dir, "boot")}}
 	defer func() { err = errors.Join(err, r.end()) }()
 	if err := r.prepare(); err != nil {
 		return err
@@ -104,27 +100,7 @@ func (r *booter) prepare() error {
 	return nil
 }
 
-// end removes all containers. A command that was killed half-way has left its VM
-// running, so this is done after an interrupt too.
-func (r *booter) end() error {
-	ids, err := exec.Command(r.bin, "--root", r.root, "list", "-aq", "--no-trunc").Output()
-	if err != nil {
-		return fmt.Errorf("list what is left: %w", err)
-	}
-	for id := range strings.FieldsSeq(string(ids)) {
-		if out, err := exec.Command(r.bin, "--root", r.root, "rm", "-f", id).CombinedOutput(); err != nil {
-			return fmt.Errorf("remove what is left: %w\n%s", err, out)
-		}
-	}
-	_, err = adopted()
-	return err
-}
-
 func (r *booter) source() string { return "oci:" + r.layout + ":" + r.image }
-
-func (r *booter) micropod(args ...string) (string, error) {
-	return r.output(r.bin, append([]string{"--root", r.root}, args...)...)
-}
 
 // writeScript repeats a QEMU of micropod's, with the same kernel and devices, on
 // the disks that it had. The channels that micropod has are nothing, and the
@@ -201,76 +177,6 @@ func firstLine(cmd *exec.Cmd) (sample, error) {
 	return s, nil
 }
 
-// cpuBelow is the CPU time so far of all descendants of a process, those that
-// they have waited for included.
-func cpuBelow(top int) (time.Duration, error) {
-	parents, ticks, err := processes()
-	if err != nil {
-		return 0, err
-	}
-	var sum int64
-	for pid := range parents {
-		for p := parents[pid]; p != 0; p = parents[p] {
-			if p == top {
-				sum += ticks[pid]
-				break
-			}
-		}
-	}
-	return time.Duration(sum) * (time.Second / userHZ), nil
-}
-
-const userHZ = 100 // of all architectures that MicroPod knows, proc(5)
-
-// processes reads the parent and the CPU time of every process.
-func processes() (parents map[int]int, ticks map[int]int64, err error) {
-	names, err := filepath.Glob("/proc/[0-9]*/stat")
-	parents, ticks = map[int]int{}, map[int]int64{}
-	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has just ended
-		}
-		// After the program's name: state, parent, …; utime is field 14.
-		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-		if err != nil || len(fields) < 15 {
-			return nil, nil, fmt.Errorf("%s: %q", name, b)
-		}
-		if parents[pid], err = strconv.Atoi(fields[1]); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", name, err)
-		}
-		for _, f := range fields[11:15] {
-			n, err := strconv.ParseInt(f, 10, 64)
-			if err != nil {
-				return nil, nil, fmt.Errorf("%s: %w", name, err)
-			}
-			ticks[pid] += n
-		}
-	}
-	return parents, ticks, err
-}
-
-// written is how many bytes a process, and those that it waited for, made dirty
-// in the pages of files on disks.
-func written(r *syscall.Rusage) int64 { return r.Oublock * 512 }
-
-// adopted waits for the supervisors that have become children of this process,
-// and returns what they and their VMMs have written.
-func adopted() (sum int64, err error) {
-	for {
-		var r syscall.Rusage
-		switch _, err := syscall.Wait4(-1, nil, 0, &r); {
-		case err == nil:
-			sum += written(&r)
-		case errors.Is(err, syscall.ECHILD):
-			return sum, nil
-		case !errors.Is(err, syscall.EINTR):
-			return sum, fmt.Errorf("wait for supervisors: %w", err)
-		}
-	}
-}
-
 // secondRun counts what one more run of an image writes, in two ways: what the
 // kernel charged to the processes, and what the files below the root occupy
 // afterwards, when the container is kept.
@@ -287,11 +193,11 @@ func (r *booter) secondRun() error {
 	if _, err := firstLine(cmd); err != nil {
 		return err
 	}
-	charged, err := adopted()
+	others, err := adopted()
 	if err != nil {
 		return err
 	}
-	charged += written(cmd.ProcessState.SysUsage().(*syscall.Rusage))
+	charged := others.written + written(cmd.ProcessState.SysUsage().(*syscall.Rusage))
 	after, err := blocks(r.root)
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 // runs in a process of its own, as micropod does.
 const helperName = "bench-helper"
 
-func isHelper(args []string) bool { return len(args) > 1 && args[0] == helperName }
+func isHelper(args []string) bool { return len(args) > 2 && args[1] == helperName }
 
 // helperMain does the work that args name.
 func helperMain(args []string) error {
@@ -30,6 +30,8 @@ func helperMain(args []string) error {
 			return err
 		}
 		return writeTiny(args[0], files)
+	case verb == "kvm" && len(args) == 1:
+		return kvmMain(args[0])
 	}
 	return fmt.Errorf("unknown help %q", args)
 }
@@ -40,9 +42,7 @@ func (b *bench) helper(args ...string) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := b.command(self)
-	cmd.Args = append([]string{helperName}, args...)
-	return cmd, nil
+	return b.command(self, append([]string{helperName}, args...)...), nil
 }
 
 // help runs a helper from its start to its end.

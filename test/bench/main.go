@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/micropod/micropod/test/kvmhost/inside"
 )
 
 // bench is one run of the program.
@@ -25,6 +27,8 @@ type bench struct {
 	kernel string
 	layout string // OCI layout
 	image  string // reference in it
+	images string // OCI layout with small images
+	here   bool   // the part kvm runs on this machine
 	files  int    // of the part tiny
 	rounds int
 	cold   bool   // only to see that it works: no round to get warm, no sync
@@ -34,8 +38,9 @@ type bench struct {
 }
 
 func main() {
+	inside.Main()
 	if isHelper(os.Args) {
-		exit(helperMain(os.Args[1:]))
+		exit(helperMain(os.Args[2:]))
 	}
 	b := &bench{out: os.Stdout}
 	flag.StringVar(&b.bin, "micropod", "./micropod", "the `program` to measure")
@@ -46,6 +51,9 @@ func main() {
 	flag.IntVar(&b.files, "files", 300_000, "how many files the layer of tiny files has")
 	// Not /tmp, which may be memory: what is measured goes to a disk.
 	flag.StringVar(&b.parent, "dir", "/var/tmp", "`directory` on a disk, for everything that is written")
+	flag.StringVar(&b.images, "images", os.Getenv("MICROPOD_TEST_IMAGES"), "OCI layout `directory` of the part kvm")
+	flag.BoolVar(&b.here, "here", false, "the part kvm: measure on this machine, with its own clock, not in an emulated one")
+	flag.BoolVar(&b.cold, "quick", false, "only see that it works: nothing is run before to get warm")
 	only := flag.String("only", "", "measure only this `part`: "+strings.Join(partNames(), ", "))
 	flag.Parse()
 	if flag.NArg() > 0 || b.layout == "" || b.kernel == "" || b.rounds < 1 {
@@ -73,7 +81,7 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"pull", (*bench).pull}, {"tiny", (*bench).tiny}, {"boot", (*bench).boot}}
+	return []part{{"pull", (*bench).pull}, {"tiny", (*bench).tiny}, {"boot", (*bench).boot}, {"kvm", (*bench).kvm}}
 }
 
 func partNames() []string {

@@ -86,6 +86,9 @@ func spreadOf(values []float64) spread {
 
 func (s spread) String() string { return fmt.Sprintf("%.2f (%.2f-%.2f)", s.median, s.least, s.most) }
 
+// precise is for what repeats to a percent.
+func (s spread) precise() string { return fmt.Sprintf("%.3f (%.3f-%.3f)", s.median, s.least, s.most) }
+
 func spreadBy(samples []sample, of func(sample) float64) spread {
 	var v []float64
 	for _, s := range samples {

@@ -5,9 +5,11 @@
 package firecracker
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -47,6 +49,7 @@ func TestFirecracker(t *testing.T) {
 		t.Run("scripts", func(t *testing.T) {
 			b.run(t, host, nil, "cmd.test", "TestVM")
 		})
+		t.Run("benchmark", func(t *testing.T) { b.bench(t, host) })
 	}
 	t.Run("contract", func(t *testing.T) {
 		b.run(t, host, user, "firecracker.test", "TestContract")
@@ -70,6 +73,7 @@ func prepare(t *testing.T) bundle {
 	top := filepath.Join("..", "..")
 	b.build(t, "test", "-c", "-o", filepath.Join(dir, "firecracker.test"), "./pkg/firecracker")
 	b.build(t, "test", "-c", "-o", filepath.Join(dir, "cmd.test"), "./cmd/micropod")
+	b.build(t, "build", "-o", filepath.Join(dir, "bench"), "./test/bench")
 	b.build(t, "build", "-o", filepath.Join(dir, "guest"), "./pkg/vmm/vmmtest/guest")
 	b.copy(t, "micropod", filepath.Join(top, "micropod"))
 	b.copy(t, "testdata", filepath.Join(top, "cmd", "micropod", "testdata"))
@@ -153,6 +157,32 @@ func (b bundle) run(t *testing.T, host *kvmhost.Host, user *kvmhost.User, progra
 	}
 	if problem := r.judge(code); problem != "" {
 		t.Errorf("%s; all of its output:\n%s", problem, r.all.String())
+	}
+}
+
+// bench goes through the benchmark's part that needs a KVM, once: what comes out
+// are numbers, which ones is no test's business.
+func (b bundle) bench(t *testing.T, host *kvmhost.Host) {
+	t.Helper()
+	var out bytes.Buffer
+	code, err := host.Run(t.Context(), kvmhost.Command{
+		Args: []string{filepath.Join(b.dir, "bench"), "-here", "-only", "kvm", "-quick", "-rounds", "1",
+			"-micropod", filepath.Join(b.dir, "micropod"), "-kernel", filepath.Join(b.dir, "kernel", "vmlinux"),
+			"-layout", filepath.Join(b.dir, "images"), "-images", filepath.Join(b.dir, "images"), "-dir", b.home(t, host, nil)},
+		Env:    []string{"MICROPOD_TEST_FIRECRACKER=" + filepath.Join(b.dir, "bin")},
+		Stdout: &out, Stderr: &out,
+	})
+	if err != nil || code != 0 {
+		t.Fatalf("exit code %d, %v:\n%s", code, err, out.String())
+	}
+	for _, line := range []string{
+		`third run / first run:`, `micropod run --rm / script with Firecracker and a trivial init:`,
+		`micropod run --rm: all others / VMM:`, `the last VM / the first VM:`, `kernel`, `exec`,
+	} {
+		m := regexp.MustCompile(`(?m)^` + line + ` +([0-9.]+).*$`).FindStringSubmatch(out.String())
+		if m == nil || strings.Trim(m[1], "0.") == "" {
+			t.Errorf("no number for %q in:\n%s", line, out.String())
+		}
 	}
 }
 
