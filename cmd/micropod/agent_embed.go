@@ -27,8 +27,12 @@ func agentFiles() ([]manager.AgentFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the embedded guest agent: %w", err)
 	}
+	self, err := statFile("/proc/self/exe")
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
 	return []manager.AgentFile{{
-		Name: agentName, Mode: 0o755, Size: int64(len(b)),
+		Name: agentName, Mode: 0o755, Size: int64(len(b)), Stamp: stamp(self),
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil },
 	}}, nil
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/micropod/micropod/pkg/manager"
 )
 
@@ -41,17 +43,31 @@ func agentWithLibraries(path string) ([]manager.AgentFile, error) {
 }
 
 func agentFile(name, path string) (manager.AgentFile, error) {
-	info, err := os.Stat(path)
+	st, err := statFile(path)
 	if err != nil {
 		return manager.AgentFile{}, fmt.Errorf("find the guest agent: %w", err)
 	}
-	if !info.Mode().IsRegular() {
-		return manager.AgentFile{}, fmt.Errorf("guest agent %s is not a regular file", path)
-	}
 	return manager.AgentFile{
-		Name: name, Mode: 0o755, Size: info.Size(),
+		Name: name, Mode: 0o755, Size: st.Size, Stamp: stamp(st),
 		Open: func() (io.ReadCloser, error) { return os.Open(path) },
 	}, nil
+}
+
+// statFile looks at a regular file.
+func statFile(path string) (st unix.Stat_t, err error) {
+	if err := unix.Stat(path, &st); err != nil {
+		return st, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return st, fmt.Errorf("%s is not a regular file", path)
+	}
+	return st, nil
+}
+
+// stamp is the state of a file. Every write moves the change time, which cp -p
+// and touch cannot set.
+func stamp(st unix.Stat_t) string {
+	return fmt.Sprintf("%d:%d:%d:%d:%d", st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
 }
 
 // maxLibraries bounds what a broken ELF file can make us read.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestSharedLibraries compares with ldd, the loader's own answer.
@@ -67,6 +68,35 @@ func TestAgentFileRefused(t *testing.T) {
 	for _, path := range []string{text, t.TempDir(), "/nonexistent"} {
 		if files, err := agentWithLibraries(path); err == nil {
 			t.Errorf("%s gave %v", path, files)
+		}
+	}
+}
+
+// TestAgentStamp: a file with other content is another one, whatever its size and
+// its modification time say.
+func TestAgentStamp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent")
+	old := time.Unix(1_000_000_000, 0)
+	write := func(text string) string {
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+		f, err := agentFile("init", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Stamp
+	}
+	before := write("one")
+	if again, err := agentFile("init", path); err != nil || again.Stamp != before {
+		t.Errorf("the stamp of a file that nobody changed: %s, then %s, %v", before, again.Stamp, err)
+	}
+	for write("two") == before { // the file system's clock ticks slowly
+		if t.Context().Err() != nil {
+			t.Fatal("the stamp does not change")
 		}
 	}
 }

@@ -59,12 +59,8 @@ func (m *Manager) initramfs(k *kernel.Kernel) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find guest agent: %w", err)
 	}
-	key, err := initramfsKey(agent, k)
-	if err != nil {
-		return "", err
-	}
 	dir := filepath.Join(m.state.Root(), dirInitramfs)
-	path := filepath.Join(dir, key+".cpio")
+	path := filepath.Join(dir, initramfsKey(agent, k)+".cpio")
 	if taken, err := takeInitramfs(path); taken || err != nil {
 		return path, err
 	}
@@ -85,22 +81,13 @@ func (m *Manager) initramfs(k *kernel.Kernel) (string, error) {
 }
 
 // initramfsKey names an initramfs by what goes into it.
-func initramfsKey(agent []AgentFile, k *kernel.Kernel) (string, error) {
+func initramfsKey(agent []AgentFile, k *kernel.Kernel) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "2 %s %v\n", k.Fingerprint(), moduleGroups(k))
+	fmt.Fprintf(h, "3 %s %v\n", k.Fingerprint(), moduleGroups(k))
 	for _, f := range agent {
-		fmt.Fprintf(h, "%s %o %d\n", f.Name, f.Mode, f.Size)
-		r, err := f.Open()
-		if err != nil {
-			return "", fmt.Errorf("read guest agent: %w", err)
-		}
-		_, err = io.Copy(h, r)
-		r.Close()
-		if err != nil {
-			return "", fmt.Errorf("read guest agent: %w", err)
-		}
+		fmt.Fprintf(h, "%s %o %d %q\n", f.Name, f.Mode, f.Size, f.Stamp)
 	}
-	return hex.EncodeToString(h.Sum(nil)[:16]), nil
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 func initramfsEntries(agent []AgentFile, k *kernel.Kernel) ([]rootfs.InitEntry, error) {

@@ -33,6 +33,9 @@ type AgentFile struct {
 	Mode fs.FileMode
 	Size int64 // bytes
 	Open func() (io.ReadCloser, error)
+	// Stamp differs whenever the content may, for what is made of it: to read a
+	// file for every VM would cost more than the rest of a start on the host.
+	Stamp string
 }
 
 // Agent finds the guest agent.
