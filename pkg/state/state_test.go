@@ -496,3 +496,24 @@ func TestResident(t *testing.T) {
 		t.Errorf("of none: %d bytes", n)
 	}
 }
+
+func TestNamesAndIDs(t *testing.T) {
+	for name, want := range map[string]bool{
+		"ab": true, "A1_.-": true, strings.Repeat("x", 128): true,
+		"": false, "a": false, strings.Repeat("x", 129): false, "-ab": false, ".ab": false, "_ab": false, "a/b": false,
+		"a b": false, "ab\n": false, "é1": false, "a\xff": false, "a\x00b": false,
+	} {
+		if err := CheckName(name); (err == nil) != want {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for id, want := range map[string]bool{
+		NewID(): true, strings.Repeat("0f", 32): true,
+		"": false, strings.Repeat("0", 63): false, strings.Repeat("0", 65): false, strings.Repeat("0F", 32): false,
+		strings.Repeat("0", 63) + "/": false, strings.Repeat("0", 63) + "\n": false, "../" + strings.Repeat("0", 61): false,
+	} {
+		if ValidID(id) != want {
+			t.Errorf("%q: %t", id, !want)
+		}
+	}
+}
