@@ -28,7 +28,7 @@ func TestPlan(t *testing.T) {
 	want := []string{
 		`PUT /machine-config {"vcpu_count":2,"mem_size_mib":512}`,
 		`PUT /boot-source {"kernel_image_path":"/r/vmlinux","initrd_path":"/r/initrd","boot_args":"` +
-			`console=ttyS0 8250.nr_uarts=1 quiet reboot=k panic=-1 cryptomgr.notests i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce quiet micropod.x=1,2"}`,
+			`console=ttyS0 8250.nr_uarts=1 quiet reboot=k panic=-1 pci=off cryptomgr.notests i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce quiet micropod.x=1,2"}`,
 		`PUT /drives/vda {"drive_id":"vda","is_root_device":false,"path_on_host":"/r/a.erofs","is_read_only":true}`,
 		`PUT /drives/vdb {"drive_id":"vdb","is_root_device":false,"path_on_host":"/r/rw.img","cache_type":"Writeback"}`,
 		`PUT /vsock {"guest_cid":3,"uds_path":"/r/vsock.sock"}`,
