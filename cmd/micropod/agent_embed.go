@@ -3,10 +3,10 @@
 package main
 
 import (
-	"bytes"
 	"embed"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"github.com/micropod/micropod/pkg/manager"
 )
@@ -21,18 +21,20 @@ var embedded embed.FS
 // in a guest.
 func runAsAgent([]string) {}
 
-// agentFiles is the agent that `make build` put into this binary.
+// agentFiles is the agent that `make build` put into this binary. It is read only
+// where an initramfs is made.
 func agentFiles() ([]manager.AgentFile, error) {
-	b, err := embedded.ReadFile("embedded/micropod-agent")
+	const name = "embedded/micropod-agent"
+	info, err := fs.Stat(embedded, name)
 	if err != nil {
-		return nil, fmt.Errorf("read the embedded guest agent: %w", err)
+		return nil, fmt.Errorf("find the embedded guest agent: %w", err)
 	}
 	self, err := statFile("/proc/self/exe")
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	return []manager.AgentFile{{
-		Name: agentName, Mode: 0o755, Size: int64(len(b)), Stamp: stamp(self),
-		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil },
+		Name: agentName, Mode: 0o755, Size: info.Size(), Stamp: stamp(self),
+		Open: func() (io.ReadCloser, error) { return embedded.Open(name) },
 	}}, nil
 }
