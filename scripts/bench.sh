@@ -2,6 +2,7 @@
 # make bench: ratios between MicroPod and what does the same work by hand, see
 # docs/benchmarks.md. Arguments go to test/bench:
 #   scripts/bench.sh -rounds 3 -only pull
+#   scripts/bench.sh -only kvm -here
 set -eu
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0
