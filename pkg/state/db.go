@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -120,16 +119,12 @@ func (s *Store) Resolve(ref string) (VM, error) {
 // be set. On an error nothing is left behind.
 func (s *Store) Create(c Config, fill func(Paths) error) error {
 	tmp := filepath.Join(s.root, dirVMs, newPrefix+c.ID)
-	if err := os.Mkdir(tmp, 0o700); err != nil {
-		return fmt.Errorf("create container directory: %w", err)
-	}
-	defer os.RemoveAll(tmp) // renamed away on success
-	// The lock tells a directory in the making from one that a crash left.
-	busy, err := TryLock(Paths{tmp}.Alive())
+	busy, err := s.begin(tmp)
 	if err != nil {
 		return err
 	}
 	defer busy.Unlock()
+	defer os.RemoveAll(tmp) // renamed away on success
 	c.Version = schemaVersion
 	if err := writeJSON(Paths{tmp}.Config(), c); err != nil {
 		return err
@@ -138,7 +133,7 @@ func (s *Store) Create(c Config, fill func(Paths) error) error {
 		return err
 	}
 	err = s.update(func(db *database) error {
-		s.sweep(db)
+		_ = s.sweep(db) // what stays is swept another time
 		if db.hasName(c.Name) {
 			return fmt.Errorf("%w: %s", ErrNameTaken, c.Name)
 		}
@@ -152,6 +147,25 @@ func (s *Store) Create(c Config, fill func(Paths) error) error {
 		os.RemoveAll(s.Paths(c.ID).Dir)
 	}
 	return err
+}
+
+// begin makes the directory of a container in the making. The lock in it tells
+// it from one that a crash left; the lock of the database keeps others from
+// looking in between.
+func (s *Store) begin(dir string) (*FileLock, error) {
+	l, err := Lock(filepath.Join(s.root, fileVMsLock))
+	if err != nil {
+		return nil, err
+	}
+	defer l.Unlock()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create container directory: %w", err)
+	}
+	busy, err := TryLock(Paths{dir}.Alive())
+	if err != nil {
+		os.RemoveAll(dir)
+	}
+	return busy, err
 }
 
 // Rename gives a container another name. The error wraps ErrNameTaken, or
@@ -193,7 +207,7 @@ func (s *Store) Remove(id string) error {
 // forget takes a container out of the database and its directory out of sight.
 func (s *Store) forget(id, gone string) error {
 	return s.update(func(db *database) error {
-		db.VMs = slices.DeleteFunc(db.VMs, func(v VM) bool { return v.ID == id })
+		db.drop(id)
 		err := os.Rename(s.Paths(id).Dir, gone)
 		if missing(err) {
 			return nil
@@ -203,32 +217,46 @@ func (s *Store) forget(id, gone string) error {
 }
 
 // sweep removes what crashed Creates and Removes left: directories that no
-// entry names and whose lock is free. The caller holds the database's lock.
-func (s *Store) sweep(db *database) {
+// entry names and whose lock is free, and temporary files. The caller holds the
+// database's lock.
+func (s *Store) sweep(db *database) error {
+	errs := []error{RemoveTempFiles(s.dbPath())}
+	strays, err := s.strays(db)
+	errs = append(errs, err)
+	for _, path := range strays {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(errs...)
+}
+
+// strays lists those directories. The caller holds the database's lock.
+func (s *Store) strays(db *database) ([]string, error) {
 	dir := filepath.Join(s.root, dirVMs)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return
+		return nil, fmt.Errorf("list containers: %w", err)
 	}
+	var paths []string
 	for _, e := range entries {
 		name := e.Name()
 		half := strings.HasPrefix(name, newPrefix) || strings.HasPrefix(name, gonePrefix)
-		known := slices.ContainsFunc(db.VMs, func(v VM) bool { return v.ID == name })
-		if !half && (known || !ValidID(name)) {
+		if !half && (db.has(name) || !ValidID(name)) {
 			continue
 		}
 		path := filepath.Join(dir, name)
-		if held, err := Held(Paths{path}.Alive()); held || err != nil || young(path) {
-			continue
+		if held, err := Held(Paths{path}.Alive()); err == nil && !held {
+			paths = append(paths, path)
 		}
-		os.RemoveAll(path)
 	}
+	return paths, nil
 }
 
-// young protects a directory between its mkdir and its lock.
-func young(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && time.Since(st.ModTime()) < time.Minute
+func (db *database) drop(id string) {
+	db.VMs = slices.DeleteFunc(db.VMs, func(v VM) bool { return v.ID == id })
+}
+
+func (db *database) has(id string) bool {
+	return slices.ContainsFunc(db.VMs, func(v VM) bool { return v.ID == id })
 }
 
 // Lock takes a container's alive lock; the error wraps ErrLocked while it runs.

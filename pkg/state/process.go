@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,12 +83,36 @@ func (p Process) Kill() error {
 	return waitPidfd(fd)
 }
 
-// waitPidfd returns when the process has ended: a pidfd turns readable then.
+// EndsWithin reports whether this very process has ended, or does so in time.
+func (p Process) EndsWithin(limit time.Duration) bool {
+	if !p.Alive() {
+		return true
+	}
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil {
+		return !p.Alive()
+	}
+	defer unix.Close(fd)
+	if !p.Alive() {
+		return true
+	}
+	ended, err := pollPidfd(fd, int(limit.Milliseconds()))
+	return ended && err == nil
+}
+
+// waitPidfd returns when the process has ended.
 func waitPidfd(fd int) error {
+	_, err := pollPidfd(fd, -1)
+	return err
+}
+
+// pollPidfd waits for the end of a process, a number of milliseconds or, if it is
+// negative, for ever: a pidfd turns readable then.
+func pollPidfd(fd, limit int) (ended bool, err error) {
 	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, limit)
 		if !errors.Is(err, unix.EINTR) {
-			return err
+			return n > 0, err
 		}
 	}
 }

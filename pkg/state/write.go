@@ -16,7 +16,7 @@ const maxFile = 16 << 20
 // WriteFile replaces path durably: readers see the old bytes or the new ones,
 // also after a power cut. The file is 0600. The directory must exist.
 func WriteFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -29,6 +29,9 @@ func WriteFile(path string, data []byte) error {
 	}
 	return SyncDir(filepath.Dir(path))
 }
+
+// tempPrefix begins the names of the temporary files of path.
+func tempPrefix(path string) string { return "." + filepath.Base(path) + ".tmp-" }
 
 func fill(f *os.File, data []byte) error {
 	_, err := f.Write(data)
