@@ -60,9 +60,15 @@ func (l *lease) release() {
 	l.l.Unlock()
 }
 
-// leases reads the leases of living processes and removes those of dead ones.
-// The store's lock is held.
-func (s *Store) leases() ([]leased, error) {
+// leases reads the leases of living processes. The store's lock is held.
+func (s *Store) leases() ([]leased, error) { return s.readLeases(func(string) {}) }
+
+// liveLeases is leases, and removes those of dead processes.
+func (s *Store) liveLeases() ([]leased, error) {
+	return s.readLeases(func(path string) { os.Remove(path) })
+}
+
+func (s *Store) readLeases(dead func(path string)) ([]leased, error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, dirLeases))
 	if err != nil {
 		return nil, fmt.Errorf("list leases: %w", err)
@@ -75,7 +81,7 @@ func (s *Store) leases() ([]leased, error) {
 			return nil, err
 		}
 		if !held {
-			os.Remove(path)
+			dead(path)
 			continue
 		}
 		raw, err := os.ReadFile(path)

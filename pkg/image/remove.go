@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/state"
 )
 
 // Removed says what Remove did.
@@ -72,7 +74,7 @@ func (s *Store) Remove(ctx context.Context, ref string, inUse func(imageID strin
 
 // removeLast deletes an image, or only its names when it is in use.
 func (s *Store) removeLast(x *index, r *record, inUse func(string) []string, force bool, done *Removed) error {
-	live, err := s.leases()
+	live, err := s.liveLeases()
 	if err != nil {
 		return err
 	}
@@ -197,7 +199,11 @@ func (s *Store) free(ctx context.Context, x *index) (freed int64, err error) {
 	if errs := x.errs(); len(errs) > 0 {
 		return 0, fmt.Errorf("collect garbage: %w", errors.Join(errs...))
 	}
-	keep, err := s.needed(x)
+	live, err := s.liveLeases()
+	if err != nil {
+		return 0, fmt.Errorf("collect garbage: %w", err)
+	}
+	keep, err := s.needed(x, live)
 	if err != nil {
 		return 0, fmt.Errorf("collect garbage: %w", err)
 	}
@@ -210,12 +216,8 @@ func (s *Store) free(ctx context.Context, x *index) (freed int64, err error) {
 }
 
 // needed are the digests of layers and documents that an image or a lease holds.
-func (s *Store) needed(x *index) (map[string]bool, error) {
+func (s *Store) needed(x *index, live []leased) (map[string]bool, error) {
 	keep := map[string]bool{}
-	live, err := s.leases()
-	if err != nil {
-		return nil, err
-	}
 	for _, l := range live {
 		for _, d := range l.Layers {
 			keep[d] = true
@@ -240,6 +242,9 @@ func (s *Store) needed(x *index) (map[string]bool, error) {
 // sweep removes documents that nothing keeps and temporary files. The store's
 // lock is held, so whatever is half written was left by the dead.
 func (s *Store) sweep(keep map[string]bool) (freed int64) {
+	if err := state.RemoveTempFiles(filepath.Join(s.dir, fileIndex)); err != nil {
+		s.o.Log.Warn("sweep image store", "cause", err)
+	}
 	for _, dir := range []string{dirContent, dirTmp} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, dir))
 		if err != nil {

@@ -80,6 +80,8 @@ func (c cache) factsPath(source string) string {
 	return filepath.Join(c.dir, factsPrefix+hex.EncodeToString(sum[:8])+".json")
 }
 
+func (c cache) lockPath() string { return filepath.Join(c.dir, ".lock") }
+
 // load returns the facts about source if they still hold.
 func (c cache) load(source string) (*facts, bool) {
 	b, err := readBounded(c.factsPath(source), maxFacts)
@@ -109,7 +111,7 @@ func (c cache) lock() (unlock func(), err error) {
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make kernel cache: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(c.dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(c.lockPath(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock kernel cache: %w", err)
 	}
@@ -220,10 +222,16 @@ func (c cache) prune() {
 	keep := c.inUse(entries)
 	for _, e := range entries {
 		name := e.Name()
-		if known := strings.HasPrefix(name, elfPrefix) || strings.HasPrefix(name, factsPrefix); known && !keep[name] {
+		if cached(name) && !keep[name] {
 			_ = os.Remove(filepath.Join(c.dir, name)) // harmless if it stays
 		}
 	}
+}
+
+// cached reports that a name in the directory is the cache's: other kernels are
+// kept there, too.
+func cached(name string) bool {
+	return strings.HasPrefix(name, elfPrefix) || strings.HasPrefix(name, factsPrefix)
 }
 
 func (c cache) inUse(entries []fs.DirEntry) map[string]bool {

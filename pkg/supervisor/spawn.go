@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -137,14 +138,24 @@ func inherit() (inherited, error) {
 // RemoveSockets removes what a supervisor that was killed left in the file
 // system. The caller holds the container's lock.
 func RemoveSockets(p state.Paths) error {
+	var errs []error
+	for _, path := range leftovers(p) {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(append(errs, state.RemoveTempFiles(p.Status()))...)
+}
+
+// Leftovers lists what RemoveSockets would remove, under the same condition.
+func Leftovers(p state.Paths) []string {
+	there := slices.DeleteFunc(leftovers(p), func(path string) bool {
+		_, err := os.Lstat(path)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	return append(there, state.TempFiles(p.Status())...)
+}
+
+// leftovers are the files that are there only while a VM runs.
+func leftovers(p state.Paths) []string {
 	ready := fmt.Sprintf("%s_%d", p.Vsock(), api.ReadyPort)
-	for _, path := range []string{p.Control(), p.Vsock(), ready} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if err := state.RemoveToken(p); err != nil {
-		return err
-	}
-	return os.RemoveAll(p.VMM())
+	return []string{p.Control(), p.Vsock(), ready, p.Token(), p.VMM()}
 }

@@ -120,6 +120,18 @@ type Cleaner interface {
 	Clean(id, dir string) error
 }
 
+// Checker is a Cleaner that can tell what Clean would free, without doing it.
+type Checker interface {
+	// Leftovers lists what is left of a VM outside of its Config.Dir, each as a
+	// path. It is called under the conditions of Clean.
+	Leftovers(id string) ([]string, error)
+	// Strays lists what was left, by VMs of this host that are no more, in places
+	// that all of them share. What a living process holds is not among it.
+	Strays() ([]string, error)
+	// RemoveStrays removes that. Idempotent.
+	RemoveStrays() error
+}
+
 // Machine is one running VM. Safe for concurrent use.
 type Machine interface {
 	// PID is the process id of the VMM.
