@@ -1,95 +1,71 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"strings"
-	"time"
 
-	"github.com/docker/go-units"
 	"github.com/micropod/micropod/pkg/manager"
 	"github.com/spf13/cobra"
 )
 
 func newImagePruneCommand(a *app) *cobra.Command {
-	var all, force bool
-	var filters []string
+	var flags pruneFlags
+	var all bool
 	c := newVerb("prune [OPTIONS]", "Remove unused images", arguments(0, 0), nil)
 	f := c.Flags()
 	f.BoolVarP(&all, "all", "a", false, "Remove all unused images, not just dangling ones")
-	f.Var(newChecked(&filters, "filter", checkFilter), "filter", `Provide filter values (e.g. "until=<timestamp>")`)
-	f.BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
-	c.RunE = func(c *cobra.Command, _ []string) error { return a.pruneImages(c.Context(), all, force, filters) }
+	flags.register(f)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		filters, err := flags.read(map[string][]string{
+			"until": nil, "label": nil, "label!": nil, "dangling": {"true", "false", "1", "0"},
+		})
+		if err != nil {
+			return err
+		}
+		for _, d := range filters.values["dangling"] {
+			all = d == "false" || d == "0"
+		}
+		sure, err := a.confirm(c.Context(), flags.force, "WARNING! This will remove "+imagesToGo(all)+".")
+		if err != nil || !sure {
+			return err
+		}
+		done, err := a.pruneImages(c.Context(), all, filters)
+		a.printImages(done)
+		a.printReclaimed(done.Freed)
+		return err
+	}
 	return c
 }
 
-func (a *app) pruneImages(ctx context.Context, all, force bool, given []string) error {
-	filters, err := parseFilters(given, map[string][]string{
-		"until": nil, "label": nil, "label!": nil, "dangling": {"true", "false", "1", "0"},
-	})
-	if err != nil {
-		return err
+// imagesToGo is what an answer of yes removes.
+func imagesToGo(all bool) string {
+	if all {
+		return "all images without at least one container associated to them"
 	}
-	until, err := untilTime(filters["until"], time.Now())
-	if err != nil {
-		return err
-	}
-	for _, d := range filters["dangling"] {
-		all = d == "false" || d == "0"
-	}
-	delete(filters, "dangling")
-	if !force {
-		if err := a.confirmPrune(ctx, all); err != nil {
-			return err
-		}
-	}
+	return "all dangling images"
+}
+
+func (a *app) pruneImages(ctx context.Context, all bool, filters pruneFilters) (manager.PrunedImages, error) {
 	m, err := a.manager()
 	if err != nil {
-		return err
+		return manager.PrunedImages{}, err
 	}
-	done, err := m.PruneImages(ctx, func(i manager.Image) bool {
-		old := until.IsZero() || i.Created.Before(until)
-		return old && (all || len(i.Names) == 0) && matchesFilters(i, filters)
+	return m.PruneImages(ctx, func(i manager.Image) bool {
+		return filters.match(i.Created, i.Config.Config.Labels) && (all || len(i.Names) == 0)
 	})
-	a.printPruned(done)
-	return err
 }
 
-func (a *app) confirmPrune(ctx context.Context, all bool) error {
-	what := "all dangling images"
-	if all {
-		what = "all images without at least one container associated to them"
+// printImages says what is gone, after an error too.
+func (a *app) printImages(done manager.PrunedImages) {
+	if len(done.Untagged)+len(done.Deleted) == 0 {
+		return
 	}
-	fmt.Fprintf(a.out, "WARNING! This will remove %s.\nAre you sure you want to continue? [y/N] ", what)
-	answers := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReaderSize(a.in, 16).ReadString('\n')
-		answers <- strings.ToLower(strings.TrimSpace(line))
-	}()
-	select {
-	case answer := <-answers:
-		if answer != "y" && answer != "yes" {
-			return errors.New("image prune has been cancelled")
-		}
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	fmt.Fprintln(a.out, "Deleted Images:")
+	for _, name := range done.Untagged {
+		fmt.Fprintf(a.out, "untagged: %s\n", escape(familiarName(name)))
 	}
-}
-
-// printPruned says what is gone, after an error too.
-func (a *app) printPruned(done manager.PrunedImages) {
-	if len(done.Untagged)+len(done.Deleted) > 0 {
-		fmt.Fprintln(a.out, "Deleted Images:")
-		for _, name := range done.Untagged {
-			fmt.Fprintf(a.out, "untagged: %s\n", escape(familiarName(name)))
-		}
-		for _, id := range done.Deleted {
-			fmt.Fprintf(a.out, "deleted: %s\n", escape(id))
-		}
-		fmt.Fprintln(a.out)
+	for _, id := range done.Deleted {
+		fmt.Fprintf(a.out, "deleted: %s\n", escape(id))
 	}
-	fmt.Fprintf(a.out, "Total reclaimed space: %s\n", units.HumanSize(float64(done.Freed)))
+	fmt.Fprintln(a.out)
 }

@@ -64,13 +64,13 @@ func newRootCommand(a *app) *cobra.Command {
 			newKillCommand(a), named(newRemoveCommand(a), "rm", "remove"), newWaitCommand(a), newLogsCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a), newStatsCommand(a),
 			newPauseCommand(a), newUnpauseCommand(a), newRenameCommand(a), newPortCommand(a),
 			newCopyCommand(a), newDiffCommand(a), newExportCommand(a), newCommitCommand(a),
-			newInspectCommand(a, "container"), named(newListCommand(a), "ls", "list", "ps")),
+			newInspectCommand(a, "container"), newContainerPruneCommand(a), named(newListCommand(a), "ls", "list", "ps")),
 		group("image", "Manage images",
 			newPullCommand(a), newLoadCommand(a), newSaveCommand(a), newInspectCommand(a, "image"),
 			newTagCommand(a), newHistoryCommand(a), newPushCommand(a), newImportCommand(a),
 			newImagePruneCommand(a),
 			named(newImagesCommand(a), "ls", "list"), named(newRemoveImageCommand(a), "rm", "remove")),
-		group("system", "Manage MicroPod", newSystemDfCommand(a)),
+		group("system", "Manage MicroPod", newSystemCheckCommand(a), newSystemDfCommand(a), newSystemPruneCommand(a), newInfoCommand(a)),
 		group("manifest", "Look at manifests in registries", newManifestInspectCommand(a)),
 	)
 	return root

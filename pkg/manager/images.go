@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/micropod/micropod/pkg/image"
+	"github.com/micropod/micropod/pkg/ledger"
 	"github.com/micropod/micropod/pkg/state"
 )
 
@@ -96,6 +97,15 @@ func (m *Manager) RemoveImage(ctx context.Context, ref string, force bool) (unta
 
 // pruneDisks removes the disks that no image and no container is made of.
 func (m *Manager) pruneDisks(ctx context.Context) (freed int64, err error) {
+	freed, err = m.disks.PruneImages(ctx, m.usedDisks())
+	if err != nil {
+		return freed, fmt.Errorf("remove unused disks: %w", err)
+	}
+	return freed, nil
+}
+
+// usedDisks tells of layers whether an image or a container is made of just them.
+func (m *Manager) usedDisks() func(diffIDs []string) bool {
 	used := map[string]bool{}
 	key := func(diffIDs []string) string { return strings.Join(diffIDs, " ") }
 	for _, c := range m.configs {
@@ -105,11 +115,7 @@ func (m *Manager) pruneDisks(ctx context.Context) (freed int64, err error) {
 	for _, img := range images {
 		used[key(img.DiffIDs)] = true
 	}
-	freed, err = m.disks.PruneImages(ctx, func(d []string) bool { return used[key(d)] })
-	if err != nil {
-		return freed, fmt.Errorf("remove unused disks: %w", err)
-	}
-	return freed, nil
+	return func(diffIDs []string) bool { return used[key(diffIDs)] }
 }
 
 // users names the containers made of an image.
@@ -178,12 +184,20 @@ func (l layers) LayerTarSize(diffID string) (int64, error) {
 	return layer.TarSize, err
 }
 
-// Prune keeps, beside what the images need, what containers were made of: an
-// image may be gone while its container stays.
 func (l layers) Prune(ctx context.Context, keep func(diffID string) bool) (int64, error) {
+	return l.m.disks.Prune(ctx, l.orOfContainers(keep))
+}
+
+func (l layers) Check(keep func(diffID string) bool) ([]ledger.Finding, error) {
+	return l.m.disks.Check(l.orOfContainers(keep))
+}
+
+// orOfContainers keeps, beside what the images need, what containers were made
+// of: an image may be gone while its container stays.
+func (l layers) orOfContainers(keep func(diffID string) bool) func(diffID string) bool {
 	var used []string
 	for _, c := range l.m.configs {
 		used = append(used, c.DiffIDs...)
 	}
-	return l.m.disks.Prune(ctx, func(d string) bool { return keep(d) || slices.Contains(used, d) })
+	return func(d string) bool { return keep(d) || slices.Contains(used, d) }
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -131,14 +132,19 @@ func moduleEntry(dir string, i int, mod kernel.Module) (rootfs.InitEntry, error)
 	return rootfs.InitEntry{Name: name, Mode: 0o600, Size: size, Open: mod.Open}, nil
 }
 
+// initramfsTemp begins the names of files in the making. Their lock is held.
+const initramfsTemp = ".tmp-"
+
 // writeInitramfs writes to a temporary file and renames it into place.
 func writeInitramfs(path string, entries []rootfs.InitEntry) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	l, err := state.TryLock(filepath.Join(filepath.Dir(path), initramfsTemp+state.NewID()[:16]))
 	if err != nil {
 		return err
 	}
+	f := l.File()
+	defer l.Unlock()
 	defer os.Remove(f.Name())
-	if err := errors.Join(rootfs.WriteInitramfs(f, entries), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(rootfs.WriteInitramfs(f, entries), f.Sync()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)
@@ -171,7 +177,7 @@ func lastUse(info fs.FileInfo) time.Time {
 }
 
 // expire removes what older agents and kernels left, and half-written files of
-// crashed commands. A VM that runs has read its own long ago; one that another
+// commands that died. A VM that runs has read its own long ago; one that another
 // MicroPod still uses is built again.
 func expire(dir string) error {
 	lock, err := state.Lock(filepath.Join(dir, fileInitramfsLock))
@@ -184,8 +190,12 @@ func expire(dir string) error {
 		return fmt.Errorf("expire initramfs: %w", err)
 	}
 	for _, e := range entries {
-		if st, err := e.Info(); err == nil && e.Name() != fileInitramfsLock && time.Since(lastUse(st)) > time.Hour {
-			os.Remove(filepath.Join(dir, e.Name()))
+		path := filepath.Join(dir, e.Name())
+		st, err := e.Info()
+		if strings.HasPrefix(e.Name(), initramfsTemp) {
+			_ = state.RemoveUnlocked(path) // harmless if it stays
+		} else if err == nil && e.Name() != fileInitramfsLock && time.Since(lastUse(st)) > time.Hour {
+			os.Remove(path)
 		}
 	}
 	return nil

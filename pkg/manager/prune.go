@@ -3,10 +3,63 @@ package manager
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/micropod/micropod/pkg/image"
 )
+
+// PrunedContainers says what PruneContainers removed.
+type PrunedContainers struct {
+	Deleted []string // ids
+	Freed   int64    // bytes
+}
+
+// PruneContainers removes the containers that choose picks and that do not run.
+func (m *Manager) PruneContainers(ctx context.Context, choose func(Container) bool) (PrunedContainers, error) {
+	var done PrunedContainers
+	list, err := m.List(ctx, ListOptions{All: true})
+	if err != nil {
+		return done, err
+	}
+	for _, c := range list {
+		if ctx.Err() != nil {
+			return done, context.Cause(ctx)
+		}
+		if c.State != StateCreated && c.State != StateExited || !choose(c) {
+			continue
+		}
+		size := diskUsage(c.Dir)
+		err := m.Remove(ctx, c.ID, false)
+		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
+			continue // it was started, or somebody else has removed it
+		}
+		if err != nil {
+			return done, err
+		}
+		done.Deleted, done.Freed = append(done.Deleted, c.ID), done.Freed+size
+	}
+	return done, nil
+}
+
+// diskUsage is what the files of a directory take on disk, in bytes: writable
+// disks are mostly holes. What goes meanwhile takes nothing.
+func diskUsage(dir string) (sum int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				sum += st.Blocks * 512
+			}
+		}
+		return nil
+	})
+	return sum
+}
 
 // PrunedImages says what PruneImages removed.
 type PrunedImages struct {
