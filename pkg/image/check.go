@@ -38,7 +38,10 @@ func (s *Store) Check() ([]ledger.Finding, error) {
 	found := append(slices.Clone(records), s.checkLeases()...)
 	found = append(found, s.checkPartials()...)
 	for _, path := range state.TempFiles(filepath.Join(s.dir, fileIndex)) {
-		found = append(found, s.garbage(ledger.File, path, "a write of the index that did not end"))
+		found = append(found, ledger.Finding{
+			Kind: ledger.File, Subject: path, Problem: "a write of the index that did not end", Remedy: "remove it",
+			Repair: func(context.Context) error { return s.update(func(*index) error { return nil }) },
+		})
 	}
 	if len(records) > 0 {
 		return found, nil // nobody can tell what a damaged image needs

@@ -226,7 +226,7 @@ func (s *Store) writeIndex(x *index) error {
 	if len(raw) > maxIndex {
 		return fmt.Errorf("image index would grow beyond %d bytes: remove images first", maxIndex)
 	}
-	return state.WriteFile(filepath.Join(s.dir, fileIndex), raw)
+	return state.ReplaceFile(filepath.Join(s.dir, fileIndex), raw)
 }
 
 // byID returns the record of an image, nil when there is none.

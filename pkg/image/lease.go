@@ -38,6 +38,10 @@ func (s *Store) acquire(id string, diffIDs []string) (*lease, error) {
 
 // acquireLocked is acquire under the store's lock.
 func (s *Store) acquireLocked(id string, diffIDs []string) (*lease, error) {
+	// Whoever fetches an image again that somebody died over tidies up.
+	if _, err := s.liveLeases(); err != nil {
+		s.o.Log.Warn("sweep leases", "cause", err)
+	}
 	path := filepath.Join(s.dir, dirLeases, state.NewID()[:16])
 	l, err := state.TryLock(path)
 	if err != nil {

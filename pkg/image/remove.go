@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/micropod/micropod/pkg/state"
 )
 
 // Removed says what Remove did.
@@ -242,9 +240,6 @@ func (s *Store) needed(x *index, live []leased) (map[string]bool, error) {
 // sweep removes documents that nothing keeps and temporary files. The store's
 // lock is held, so whatever is half written was left by the dead.
 func (s *Store) sweep(keep map[string]bool) (freed int64) {
-	if err := state.RemoveTempFiles(filepath.Join(s.dir, fileIndex)); err != nil {
-		s.o.Log.Warn("sweep image store", "cause", err)
-	}
 	for _, dir := range []string{dirContent, dirTmp} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, dir))
 		if err != nil {

@@ -119,12 +119,13 @@ func (s *Store) contentPath(digest string) string {
 }
 
 // putContent stores a manifest or config under its digest, which the caller
-// computed. A sound copy that is there already is left alone.
+// computed. A sound copy that is there already is left alone. The store's lock is
+// held.
 func (s *Store) putContent(digest string, b []byte) error {
 	if old, err := s.content(digest); err == nil && bytes.Equal(old, b) {
 		return nil
 	}
-	return state.WriteFile(s.contentPath(digest), b)
+	return state.ReplaceFile(s.contentPath(digest), b)
 }
 
 // content reads a manifest or config and verifies it.

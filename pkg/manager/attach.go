@@ -141,6 +141,9 @@ func (s *Streams) write(k api.Kind, b []byte) error {
 // afterLoss finds out how a container ended whose supervisor said nothing.
 func (m *Manager) afterLoss(id string) (int, error) {
 	c, err := m.Inspect(context.Background(), id)
+	if errors.Is(err, ErrNotFound) {
+		return exitLost, errors.New(supervisorLost) // --rm
+	}
 	if err != nil {
 		return 125, err
 	}

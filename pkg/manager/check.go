@@ -145,6 +145,10 @@ func (m *Manager) tidy(id string) error {
 		return err
 	}
 	defer l.Unlock()
+	return m.tidyLocked(id)
+}
+
+func (m *Manager) tidyLocked(id string) error {
 	if err := m.reap(id); err != nil && !errors.Is(err, state.ErrDamaged) {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/docker/go-units"
@@ -128,6 +129,12 @@ func lost(st *state.Status) bool {
 	return st != nil && (st.Phase == state.PhaseStarting || st.Phase == state.PhaseRunning)
 }
 
+// How a container has ended whose supervisor did not say: its VM was killed.
+const (
+	exitLost       = 128 + int(syscall.SIGKILL)
+	supervisorLost = "the supervisor ended unexpectedly"
+)
+
 // reap cleans up after a supervisor that ended without doing so. The caller
 // holds the container's lock.
 func (m *Manager) reap(id string) error {
@@ -142,8 +149,7 @@ func (m *Manager) reap(id string) error {
 		return err
 	}
 	m.log.Info("cleaned up after a supervisor that was lost", "container", id)
-	st.Phase, st.Paused, st.ExitCode = state.PhaseExited, false, 137
-	st.Error = "the supervisor ended unexpectedly"
+	st.Phase, st.Paused, st.ExitCode, st.Error = state.PhaseExited, false, exitLost, supervisorLost
 	st.FinishedAt = time.Now()
 	st.VMM, st.Supervisor = state.Process{}, state.Process{}
 	c, err := m.state.ReadConfig(id)

@@ -84,11 +84,13 @@ func (m *Manager) PruneImages(ctx context.Context, choose func(Image) bool) (Pru
 			return done, imageError(err)
 		}
 	}
-	if len(done.Deleted) == 0 {
-		return done, nil
+	// What a removal or a pull that died has left goes as well.
+	freed, err := m.images.GC(ctx)
+	if err != nil {
+		m.log.Warn("images are pruned, not all that they leave", "err", err)
 	}
-	freed, err := m.pruneDisks(ctx)
-	done.Freed += freed
+	disks, err := m.pruneDisks(ctx)
+	done.Freed += freed + disks
 	return done, err
 }
 

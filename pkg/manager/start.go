@@ -55,8 +55,17 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 		}
 		return nil, &StartError{ExitCode: 125, Phase: "prepare", Err: err}
 	}
-	return m.spawn(ctx, plan, lock, c, s)
+	a, err := m.spawn(ctx, plan, lock, c, s)
+	var failed *StartError
+	if errors.As(err, &failed) && failed.Phase == phaseSupervisor {
+		// It died without a word. Nobody else knows what it had.
+		return nil, errors.Join(err, m.tidyLocked(c.ID))
+	}
+	return a, err
 }
+
+// phaseSupervisor of a StartError: no supervisor has reported.
+const phaseSupervisor = "supervisor"
 
 // spawn hands a plan to a new supervisor and waits for the process to start.
 func (m *Manager) spawn(ctx context.Context, plan supervisor.Plan, lock *state.FileLock, c *state.Config, s *Streams) (*Attachment, error) {
@@ -83,7 +92,7 @@ func (m *Manager) spawn(ctx context.Context, plan supervisor.Plan, lock *state.F
 // outcome turns what the supervisor reported into an error of Start.
 func (m *Manager) outcome(o supervisor.Outcome, err error, begun time.Time) error {
 	if err != nil {
-		return &StartError{ExitCode: 125, Phase: "supervisor", Err: err}
+		return &StartError{ExitCode: 125, Phase: phaseSupervisor, Err: err}
 	}
 	for _, t := range o.Timings {
 		m.log.Debug("phase", "name", t.Name, "duration", t.Duration)

@@ -189,14 +189,13 @@ func (s *Store) Rename(id, name string) error {
 
 // Remove deletes a container. The caller holds its alive lock.
 func (s *Store) Remove(id string) error {
-	gone := filepath.Join(s.root, dirVMs, gonePrefix+id)
-	err := s.forget(id, gone)
+	err := s.forget(id)
 	if errors.Is(err, unix.ENOSPC) {
 		// The disk is full: what is to go makes room for the list without it.
-		err = errors.Join(os.RemoveAll(gone), s.forget(id, gone))
+		err = errors.Join(s.removeFiles(id), s.forget(id))
 	}
 	if err == nil {
-		err = os.RemoveAll(gone)
+		err = s.removeFiles(id)
 	}
 	if err != nil {
 		return fmt.Errorf("remove container %s: %w", id, err)
@@ -204,25 +203,30 @@ func (s *Store) Remove(id string) error {
 	return nil
 }
 
-// forget takes a container out of the database and its directory out of sight.
-func (s *Store) forget(id, gone string) error {
+// forget takes a container out of the database. If nobody comes to remove its
+// files, the next Create does.
+func (s *Store) forget(id string) error {
 	return s.update(func(db *database) error {
 		db.drop(id)
-		err := os.Rename(s.Paths(id).Dir, gone)
-		if missing(err) {
-			return nil
-		}
-		return err
+		return nil
 	})
 }
 
+// removeFiles takes a container's directory out of sight, in one step, and
+// removes it.
+func (s *Store) removeFiles(id string) error {
+	gone := filepath.Join(s.root, dirVMs, gonePrefix+id)
+	if err := os.Rename(s.Paths(id).Dir, gone); err != nil && !missing(err) {
+		return err
+	}
+	return os.RemoveAll(gone)
+}
+
 // sweep removes what crashed Creates and Removes left: directories that no
-// entry names and whose lock is free, and temporary files. The caller holds the
-// database's lock.
+// entry names and whose lock is free. The caller holds the database's lock.
 func (s *Store) sweep(db *database) error {
-	errs := []error{RemoveTempFiles(s.dbPath())}
 	strays, err := s.strays(db)
-	errs = append(errs, err)
+	errs := []error{err}
 	for _, path := range strays {
 		errs = append(errs, os.RemoveAll(path))
 	}

@@ -30,6 +30,15 @@ func WriteFile(path string, data []byte) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// ReplaceFile is WriteFile for a caller that holds the lock under which path is
+// written. What writers left that died is removed.
+func ReplaceFile(path string, data []byte) error {
+	if err := RemoveTempFiles(path); err != nil {
+		return err
+	}
+	return WriteFile(path, data)
+}
+
 // tempPrefix begins the names of the temporary files of path.
 func tempPrefix(path string) string { return "." + filepath.Base(path) + ".tmp-" }
 
@@ -51,13 +60,13 @@ func SyncDir(dir string) error {
 	return nil
 }
 
-// writeJSON writes v to path durably.
+// writeJSON writes v to path durably, under the lock that path is written under.
 func writeJSON(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	return WriteFile(path, append(b, '\n'))
+	return ReplaceFile(path, append(b, '\n'))
 }
 
 // readJSON reads path into v. The error wraps fs.ErrNotExist, ErrDamaged or
