@@ -58,6 +58,7 @@ func newRootCommand(a *app) *cobra.Command {
 	f.BoolVar(&a.globals.jailer, "jailer", true, "As root, run Firecracker in a jail")
 	f.StringVar(&a.globals.jailIDs, "jail-ids", jailIDs(), "User and group IDs for jails (FIRST-LAST)")
 	root.AddCommand(verbs(a)...)
+	root.AddCommand(testVerbs(a)...)
 	root.AddCommand(
 		group("container", "Manage containers",
 			newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),

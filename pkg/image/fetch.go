@@ -10,6 +10,8 @@ import (
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/micropod/micropod/internal/failpoint"
 )
 
 // fetcher reads from one repository, layout or archive. What it gives is
@@ -139,9 +141,11 @@ func (s *Store) add(ctx context.Context, img *found, as naming, p Progress) (*Im
 		return nil, err
 	}
 	defer l.release()
+	failpoint.Here(failpoint.PullLeased)
 	if err := s.addLayers(ctx, img.layers, p); err != nil {
 		return nil, err
 	}
+	failpoint.Here(failpoint.PullLayers)
 	return s.publish(img, as)
 }
 
@@ -204,6 +208,7 @@ func (s *Store) publish(img *found, as naming) (*Image, error) {
 				return err
 			}
 		}
+		failpoint.Here(failpoint.PullDocuments)
 		r := x.byID(id)
 		if r == nil {
 			r = &record{ID: id, Added: time.Now().UTC()}
@@ -225,6 +230,7 @@ func (s *Store) publish(img *found, as naming) (*Image, error) {
 		stored = r
 		return nil
 	})
+	failpoint.Here(failpoint.PullRecorded)
 	if err != nil {
 		return nil, fmt.Errorf("store image %s: %w", shortID(id), err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/failpoint"
 )
 
 // Removed says what Remove did.
@@ -62,6 +64,7 @@ func (s *Store) Remove(ctx context.Context, ref string, inUse func(imageID strin
 	if err != nil {
 		return Removed{}, fmt.Errorf("remove image %s: %w", ref, err)
 	}
+	failpoint.Here(failpoint.RemoveImage)
 	if len(done.Deleted) > 0 {
 		if done.Freed, err = s.GC(ctx); err != nil {
 			s.o.Log.Warn("image removed, its layers not yet", "image", ref, "cause", err)

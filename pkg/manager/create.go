@@ -15,6 +15,7 @@ import (
 	"github.com/moby/sys/signal"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/rootfs"
 	"github.com/micropod/micropod/pkg/state"
@@ -39,6 +40,7 @@ func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Con
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Here(failpoint.CreateHeld)
 	defer release() // by then the container's record keeps the layers
 	if err := m.checkPlatform(o, img); err != nil {
 		return nil, err
@@ -69,7 +71,9 @@ func nameTaken(name string) error {
 
 func (m *Manager) create(c state.Config) error {
 	return m.state.Create(c, func(p state.Paths) error {
-		return rootfs.CreateWritable(p.Disk(), c.StorageBytes, !c.AutoRemove)
+		err := rootfs.CreateWritable(p.Disk(), c.StorageBytes, !c.AutoRemove)
+		failpoint.Here(failpoint.CreateDisk)
+		return err
 	})
 }
 

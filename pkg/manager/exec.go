@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/state"
@@ -81,16 +82,19 @@ func (m *Manager) Exec(ctx context.Context, ref string, o ExecOptions, s *Stream
 	if e.client, err = agent.Dial(ctx, g.vsock, g.token); err != nil {
 		return nil, m.guestLost(vm, err)
 	}
+	failpoint.Here(failpoint.ExecDialled)
 	if s != nil {
 		if e.stdio, err = agent.OpenStdio(ctx, g.vsock, g.token, e.id); err != nil {
 			e.client.Close()
 			return nil, m.guestLost(vm, err)
 		}
 	}
+	failpoint.Here(failpoint.ExecStreams)
 	if _, err = e.client.Exec(ctx, execRequest(e.id, c, o, s)); err != nil || s == nil {
 		e.close()
 		return nil, m.execError(vm, err)
 	}
+	failpoint.Here(failpoint.ExecStarted)
 	e.run(o.TTY, s)
 	return e, nil
 }

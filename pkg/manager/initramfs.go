@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/kernel"
 	"github.com/micropod/micropod/pkg/rootfs"
 	"github.com/micropod/micropod/pkg/state"
@@ -147,6 +148,7 @@ func writeInitramfs(path string, entries []rootfs.InitEntry) error {
 	if err := errors.Join(rootfs.WriteInitramfs(f, entries), f.Sync()); err != nil {
 		return err
 	}
+	failpoint.Here(failpoint.InitramfsWritten)
 	return os.Rename(f.Name(), path)
 }
 

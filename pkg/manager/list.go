@@ -9,6 +9,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 	"github.com/micropod/micropod/pkg/vmm"
@@ -148,6 +149,7 @@ func (m *Manager) reap(id string) error {
 	if err := m.reapVM(id, st); err != nil {
 		return err
 	}
+	failpoint.Here(failpoint.ReapFreed)
 	m.log.Info("cleaned up after a supervisor that was lost", "container", id)
 	st.Phase, st.Paused, st.ExitCode, st.Error = state.PhaseExited, false, exitLost, supervisorLost
 	st.FinishedAt = time.Now()

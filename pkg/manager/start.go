@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/kernel"
 	"github.com/micropod/micropod/pkg/logfile"
@@ -41,6 +42,7 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 		return nil, err
 	}
 	defer lock.Unlock() // the supervisor holds it on
+	failpoint.Here(failpoint.StartLocked)
 	if err := m.reap(vm.ID); err != nil {
 		return nil, err
 	}
@@ -55,6 +57,7 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 		}
 		return nil, &StartError{ExitCode: 125, Phase: "prepare", Err: err}
 	}
+	failpoint.Here(failpoint.StartPlanned)
 	a, err := m.spawn(ctx, plan, lock, c, s)
 	var failed *StartError
 	if errors.As(err, &failed) && failed.Phase == phaseSupervisor {
@@ -91,6 +94,7 @@ func (m *Manager) spawn(ctx context.Context, plan supervisor.Plan, lock *state.F
 
 // outcome turns what the supervisor reported into an error of Start.
 func (m *Manager) outcome(o supervisor.Outcome, err error, begun time.Time) error {
+	failpoint.Here(failpoint.StartReported)
 	if err != nil {
 		return &StartError{ExitCode: 125, Phase: phaseSupervisor, Err: err}
 	}

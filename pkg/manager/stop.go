@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 )
@@ -43,7 +44,9 @@ func (m *Manager) final(ctx context.Context, vm state.VM, cmd supervisor.Command
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
+	failpoint.Here(failpoint.StopSent)
 	f, err := c.Final(nil)
+	failpoint.Here(failpoint.StopEnded)
 	if ctx.Err() != nil {
 		return f, ctx.Err()
 	}
@@ -126,6 +129,7 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 		if err := m.Kill(ctx, vm.ID, syscall.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) && !errors.Is(err, ErrNotFound) {
 			return err
 		}
+		failpoint.Here(failpoint.RemoveKilled)
 		if m.vanished(vm.ID) { // --rm was faster
 			return nil
 		}
@@ -144,6 +148,7 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 		return err
 	}
 	defer lock.Unlock()
+	failpoint.Here(failpoint.RemoveLocked)
 	return m.removeStopped(vm)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/vmm"
 )
 
@@ -182,6 +183,7 @@ func (l *launch) openVsock() error {
 	if l.template != nil {
 		l.undo.add(func() { templates{l.c.Templates}.judge(l.key, v.called.Load()) })
 	}
+	failpoint.Here(failpoint.QEMUListening)
 	return nil
 }
 
@@ -199,6 +201,7 @@ func (l *launch) spawn() error {
 		conn.Close()
 		return err
 	}
+	failpoint.Here(failpoint.QEMUSpawned)
 	l.m.process = p
 	l.m.qmp = openQMP(conn, func() { p.cmd.Process.Kill() })
 	l.undo.add(func() {

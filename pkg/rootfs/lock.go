@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/failpoint"
 )
 
 // errBusy is returned by a lock attempt that does not wait.
@@ -145,9 +147,11 @@ func (w *workDir) publish(to string, sync bool) error {
 			return fmt.Errorf("sync %s: %w", w.path, err)
 		}
 	}
+	failpoint.Here(failpoint.RootfsWritten)
 	if err := os.Rename(w.path, to); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
+	failpoint.Here(failpoint.RootfsNamed)
 	w.path = ""
 	if !sync {
 		return nil

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/failpoint"
 )
 
 // Prune removes the layers for which keep is false, the disks of images that
@@ -100,7 +102,10 @@ func (s *Store) removeObject(name, dir string) (freed int64, err error) {
 	if err := os.Rename(dir, work.file("removed")); err != nil {
 		return 0, err
 	}
-	return freed, os.RemoveAll(work.path)
+	failpoint.Here(failpoint.RootfsMoved)
+	err = os.RemoveAll(work.path)
+	failpoint.Here(failpoint.RootfsUnlocked)
+	return freed, err
 }
 
 // PruneImages removes the disks of images for which keep is false, of images

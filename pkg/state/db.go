@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/failpoint"
 )
 
 // database is the content of vms.json.
@@ -125,10 +127,12 @@ func (s *Store) Create(c Config, fill func(Paths) error) error {
 	}
 	defer busy.Unlock()
 	defer os.RemoveAll(tmp) // renamed away on success
+	failpoint.Here(failpoint.CreateLocked)
 	c.Version = schemaVersion
 	if err := writeJSON(Paths{tmp}.Config(), c); err != nil {
 		return err
 	}
+	failpoint.Here(failpoint.CreateDescribed)
 	if err := fill(Paths{tmp}); err != nil {
 		return err
 	}
@@ -140,9 +144,11 @@ func (s *Store) Create(c Config, fill func(Paths) error) error {
 		if err := os.Rename(tmp, s.Paths(c.ID).Dir); err != nil {
 			return fmt.Errorf("create container directory: %w", err)
 		}
+		failpoint.Here(failpoint.CreateNamed)
 		db.VMs = append(db.VMs, VM{ID: c.ID, Name: c.Name, Image: c.Image, Created: c.Created})
 		return SyncDir(filepath.Join(s.root, dirVMs))
 	})
+	failpoint.Here(failpoint.CreateRecorded)
 	if err != nil {
 		os.RemoveAll(s.Paths(c.ID).Dir)
 	}
@@ -161,6 +167,7 @@ func (s *Store) begin(dir string) (*FileLock, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create container directory: %w", err)
 	}
+	failpoint.Here(failpoint.CreateMade)
 	busy, err := TryLock(Paths{dir}.Alive())
 	if err != nil {
 		os.RemoveAll(dir)
@@ -194,6 +201,7 @@ func (s *Store) Remove(id string) error {
 		// The disk is full: what is to go makes room for the list without it.
 		err = errors.Join(s.removeFiles(id), s.forget(id))
 	}
+	failpoint.Here(failpoint.RemoveRecorded)
 	if err == nil {
 		err = s.removeFiles(id)
 	}
@@ -219,6 +227,7 @@ func (s *Store) removeFiles(id string) error {
 	if err := os.Rename(s.Paths(id).Dir, gone); err != nil && !missing(err) {
 		return err
 	}
+	failpoint.Here(failpoint.RemoveHidden)
 	return os.RemoveAll(gone)
 }
 

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/micropod/micropod/internal/failpoint"
 )
 
 // maxFile bounds a state file, in bytes: more is damage, not data.
@@ -24,6 +26,7 @@ func WriteFile(path string, data []byte) error {
 	if err := fill(f, data); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
+	failpoint.Here(failpoint.StateWritten)
 	if err := os.Rename(f.Name(), path); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent/api"
 )
 
@@ -25,6 +26,7 @@ func (s *supervisor) runToEnd() Final {
 		s.pump()
 	}()
 	exit, err := s.awaitExit()
+	failpoint.HereOr(failpoint.SupervisorExited, s.machine.PID)
 	close(s.ended)
 	s.hub.hurry()
 	if err != nil {
@@ -34,6 +36,7 @@ func (s *supervisor) runToEnd() Final {
 	}
 	s.awaitDrained(drained)
 	s.flush()
+	failpoint.Here(failpoint.SupervisorFlushed)
 	return Final{ExitCode: exit.Code, OOMKilled: exit.OOMKilled}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
@@ -58,7 +59,7 @@ func Spawn(ctx context.Context, argv []string, p Plan, lock *state.FileLock, att
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Stderr = log
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	cmd.Env = append(failpoint.Environ(), "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.ExtraFiles = []*os.File{lock.File(), outW, planR}
 	if attached != nil {
@@ -74,6 +75,7 @@ func Spawn(ctx context.Context, argv []string, p Plan, lock *state.FileLock, att
 	if err != nil {
 		return Outcome{}, fmt.Errorf("start supervisor: %w", err)
 	}
+	failpoint.Here(failpoint.SpawnStarted)
 	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
 	defer stop()
 	return handshake(ctx, cmd, p, planW, outR)
@@ -83,6 +85,7 @@ func Spawn(ctx context.Context, argv []string, p Plan, lock *state.FileLock, att
 func handshake(ctx context.Context, cmd *exec.Cmd, p Plan, planW io.WriteCloser, outR io.Reader) (Outcome, error) {
 	// A supervisor that died shows as a broken pipe here and as EOF below.
 	writeErr := errors.Join(json.NewEncoder(planW).Encode(p), planW.Close())
+	failpoint.Here(failpoint.SpawnPlanned)
 	var o Outcome
 	err := json.NewDecoder(io.LimitReader(outR, 1<<20)).Decode(&o)
 	if err == nil {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/logfile"
@@ -69,11 +70,13 @@ func Run(store *state.Store, drivers []vmm.Driver, id string) error {
 	if err != nil {
 		return fmt.Errorf("inherit from the starting process: %w", err)
 	}
+	failpoint.Here(failpoint.SupervisorBorn)
 	s, err := newSupervisor(store, in, drivers)
 	if err != nil {
 		report(in.outcome, Outcome{ExitCode: 125, Phase: "supervisor", Error: err.Error()})
 		return err
 	}
+	failpoint.Here(failpoint.SupervisorListening)
 	stop := s.onSignals()
 	defer stop()
 	if in.plan.Service {
@@ -191,6 +194,7 @@ func (s *supervisor) live(attached net.Conn) Final {
 		return s.startFailed("state", err)
 	}
 	defer s.release()
+	failpoint.Here(failpoint.SupervisorRecorded)
 	if phase, err := s.runSteps(append(s.boot(), step{"start", s.startProcess})); err != nil {
 		return s.startFailed(phase, err)
 	}
@@ -250,14 +254,18 @@ func (s *supervisor) startVMM() error {
 	if s.listener, err = agent.Listen(s.plan.VM.VsockPath); err != nil {
 		return err
 	}
+	failpoint.Here(failpoint.SupervisorAwaiting)
 	ctx, cancel := context.WithTimeout(s.ctx, s.plan.Limits.Boot)
 	defer cancel()
 	if s.machine, err = s.driver.Start(ctx, s.plan.VM); err != nil {
 		return err
 	}
+	failpoint.HereOr(failpoint.SupervisorVMM, s.machine.PID)
 	s.status.VMM = state.IdentifyProcess(s.machine.PID())
 	// On disk before anything else: who finds us dead knows what to look for.
-	return s.record()
+	err = s.record()
+	failpoint.HereOr(failpoint.SupervisorKnown, s.machine.PID)
+	return err
 }
 
 // awaitAgent waits for the guest's hello, the end of the VM, or the limit.
@@ -273,6 +281,7 @@ func (s *supervisor) awaitAgent() error {
 	}()
 	var err error
 	s.agent, err = s.listener.Accept(ctx)
+	failpoint.HereOr(failpoint.SupervisorBooted, s.machine.PID)
 	if err == nil {
 		s.status.Kernel = s.agent.Hello().Kernel
 		s.guestPhases(s.agent.Hello().Phases)
@@ -291,7 +300,9 @@ func (s *supervisor) setup() error {
 	if err != nil {
 		return s.guestError(err)
 	}
-	return state.WriteToken(s.paths, req.Token)
+	err = state.WriteToken(s.paths, req.Token)
+	failpoint.HereOr(failpoint.SupervisorSetUp, s.machine.PID)
+	return err
 }
 
 // guestPhases logs the guest's own steps. The times are those of its clock,
@@ -313,6 +324,7 @@ func (s *supervisor) startProcess() error {
 		return s.guestError(err)
 	}
 	reply, err := s.agent.Start(ctx, s.plan.Start)
+	failpoint.HereOr(failpoint.SupervisorStarted, s.machine.PID)
 	s.guestPhases(reply.Phases)
 	return s.guestError(err)
 }
@@ -324,8 +336,10 @@ func (s *supervisor) started() error {
 	if err := state.WriteStatus(s.paths, s.status); err != nil {
 		return err
 	}
+	failpoint.HereOr(failpoint.SupervisorRunning, s.machine.PID)
 	close(s.running)
 	s.report(Outcome{OK: true, Timings: s.status.Timings})
+	failpoint.HereOr(failpoint.SupervisorUp, s.machine.PID)
 	return nil
 }
 
@@ -356,6 +370,7 @@ func (s *supervisor) release() {
 			s.log.Error("end the VM", "err", err)
 		}
 	}
+	failpoint.Here(failpoint.SupervisorKilled)
 	if s.listener != nil {
 		s.listener.Close()
 	}
@@ -372,6 +387,7 @@ func (s *supervisor) release() {
 		s.log.Error("close log", "err", err)
 	}
 	close(s.logClosed)
+	failpoint.Here(failpoint.SupervisorFreed)
 }
 
 func (s *supervisor) autoRemove() bool { return s.plan.AutoRemove && !s.keep.Load() }
@@ -393,6 +409,7 @@ func (s *supervisor) settle(f Final) {
 	} else if err := state.WriteStatus(s.paths, s.status); err != nil {
 		s.log.Error("write final status", "err", err)
 	}
+	failpoint.Here(failpoint.SupervisorSettled)
 	// Last, so that whoever reads the failure finds everything freed.
 	s.report(Outcome{ExitCode: f.ExitCode, Phase: f.phase, Error: f.Error, Timings: s.status.Timings})
 }

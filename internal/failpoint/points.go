@@ -1,0 +1,114 @@
+// Package failpoint marks the places at which the program can be made to die, so
+// that a test shows what is left then.
+//
+// In an ordinary build it is nothing: Here is an empty function. With the build
+// tag failpoint, a process that comes to the point that MICROPOD_FAILPOINT names
+// kills itself with SIGKILL:
+//
+//	MICROPOD_FAILPOINT=create.disk        at the first time
+//	MICROPOD_FAILPOINT=state.write:3      at the third
+//	MICROPOD_FAILPOINT=supervisor.up=vmm  the VMM dies in its place
+//
+// The environment goes from the command to the supervisor, so that the point's
+// name decides which of them dies. Each point is a constant here, is in the list
+// of All, and stands at one place of the program: a test holds all three
+// together. Points stand behind each step that acquires, gives up or records
+// something.
+package failpoint
+
+// Point is a place in the program.
+type Point string
+
+// Points of pull and rmi.
+const (
+	PullLeased     Point = "pull.leased"     // the lease on the layers is taken
+	RootfsWritten  Point = "rootfs.written"  // a layer or a disk is whole, under a temporary name
+	RootfsNamed    Point = "rootfs.named"    // it has its name
+	PullLayers     Point = "pull.layers"     // all layers are there
+	PullDocuments  Point = "pull.documents"  // manifest and config are there
+	PullRecorded   Point = "pull.recorded"   // the image is in the index
+	RemoveImage    Point = "rmi.recorded"    // the image is out of the index
+	RootfsMoved    Point = "rootfs.moved"    // a layer or a disk is out of its place
+	RootfsUnlocked Point = "rootfs.unlocked" // its files are gone, its lock is not
+)
+
+// Points of create.
+const (
+	CreateHeld      Point = "create.held"      // the image is held
+	CreateMade      Point = "create.made"      // the directory is there
+	CreateLocked    Point = "create.locked"    // its lock is taken
+	CreateDescribed Point = "create.described" // the config is written
+	CreateDisk      Point = "create.disk"      // the writable disk is there
+	CreateNamed     Point = "create.named"     // the directory has its name
+	CreateRecorded  Point = "create.recorded"  // the container is in the database
+	StateWritten    Point = "state.written"    // a record is whole, under a temporary name
+)
+
+// Points of start, in the command.
+const (
+	StartLocked      Point = "start.locked"      // the container's lock is taken
+	InitramfsWritten Point = "initramfs.written" // it is whole, under a temporary name
+	StartPlanned     Point = "start.planned"     // kernel and disks are there
+	SpawnStarted     Point = "spawn.started"     // the supervisor runs, without its plan
+	SpawnPlanned     Point = "spawn.planned"     // it has its plan
+	StartReported    Point = "start.reported"    // the container's process runs
+)
+
+// Points of the supervisor.
+const (
+	SupervisorBorn      Point = "supervisor.born"      // it has inherited the lock
+	SupervisorListening Point = "supervisor.listening" // the control socket is there
+	SupervisorRecorded  Point = "supervisor.recorded"  // the status says starting
+	SupervisorAwaiting  Point = "supervisor.awaiting"  // the socket for the agent is there
+	QEMUListening       Point = "qemu.listening"       // the vsock socket is there
+	QEMUSpawned         Point = "qemu.spawned"         // the VMM runs, its guest perhaps not yet
+	SupervisorVMM       Point = "supervisor.vmm"       // the guest boots, nothing says so
+	SupervisorKnown     Point = "supervisor.known"     // the status names the VMM
+	SupervisorBooted    Point = "supervisor.booted"    // the agent has called
+	SupervisorSetUp     Point = "supervisor.setup"     // the guest is set up, the token is there
+	SupervisorStarted   Point = "supervisor.started"   // the container's process runs
+	SupervisorRunning   Point = "supervisor.running"   // the status says so
+	SupervisorUp        Point = "supervisor.up"        // the command knows
+	SupervisorExited    Point = "supervisor.exited"    // the container's process has ended
+	SupervisorFlushed   Point = "supervisor.flushed"   // the guest has written its disk back
+	SupervisorKilled    Point = "supervisor.killed"    // the VMM has ended
+	SupervisorFreed     Point = "supervisor.freed"     // sockets and files of the VM are gone
+	SupervisorSettled   Point = "supervisor.settled"   // the status says exited
+)
+
+// Points of what works on containers that run, and of rm.
+const (
+	ExecDialled    Point = "exec.dialled" // connected to the guest
+	ExecStreams    Point = "exec.streams" // the streams too
+	ExecStarted    Point = "exec.started" // the process runs
+	StopSent       Point = "stop.sent"    // the supervisor knows
+	StopEnded      Point = "stop.ended"   // the container has ended
+	RemoveKilled   Point = "rm.killed"    // of -f
+	RemoveLocked   Point = "rm.locked"    // the container's lock is taken
+	RemoveHidden   Point = "rm.hidden"    // the directory has another name
+	RemoveRecorded Point = "rm.recorded"  // the container is out of the database
+	ReapFreed      Point = "reap.freed"   // what a lost supervisor left is gone
+)
+
+// All lists the points in about the order in which a container comes to them.
+func All() []Point {
+	return []Point{
+		PullLeased, RootfsWritten, RootfsNamed, PullLayers, PullDocuments, PullRecorded,
+		RemoveImage, RootfsMoved, RootfsUnlocked,
+		CreateHeld, CreateMade, CreateLocked, CreateDescribed, CreateDisk, CreateNamed, CreateRecorded, StateWritten,
+		StartLocked, InitramfsWritten, StartPlanned, SpawnStarted, SpawnPlanned, StartReported,
+		SupervisorBorn, SupervisorListening, SupervisorRecorded, SupervisorAwaiting, QEMUListening, QEMUSpawned,
+		SupervisorVMM, SupervisorKnown, SupervisorBooted, SupervisorSetUp, SupervisorStarted, SupervisorRunning,
+		SupervisorUp, SupervisorExited, SupervisorFlushed, SupervisorKilled, SupervisorFreed, SupervisorSettled,
+		ExecDialled, ExecStreams, ExecStarted, StopSent, StopEnded,
+		RemoveKilled, RemoveLocked, RemoveHidden, RemoveRecorded, ReapFreed,
+	}
+}
+
+// VMM lists those at which the VMM can die in our place.
+func VMM() []Point {
+	return []Point{
+		SupervisorVMM, SupervisorKnown, SupervisorBooted, SupervisorSetUp, SupervisorStarted,
+		SupervisorRunning, SupervisorUp, SupervisorExited,
+	}
+}
