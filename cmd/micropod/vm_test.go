@@ -36,6 +36,11 @@ func TestVM(t *testing.T) {
 		t.Skip("MICROPOD_TEST_KERNEL and MICROPOD_TEST_IMAGES do not name a guest kernel and an OCI layout (make test does)")
 	}
 	bin := programUnderTest(t)
+	t.Cleanup(func() {
+		if left := processesOf(bin); len(left) > 0 {
+			t.Errorf("left behind by the whole of the scripts:\n%s", strings.Join(left, "\n"))
+		}
+	})
 	registry := startRegistry(t, images)
 	template := templateRoot(t, bin, kernel, registry)
 	if want := os.Getenv("MICROPOD_TEST_VMM"); want != "" {
@@ -280,8 +285,10 @@ func copyTree(from, to string, link bool) error {
 	})
 }
 
-// endRoot ends what a script left running, and removes its root.
+// endRoot looks for what is left over, ends what a script left running, looks
+// again and removes the root.
 func endRoot(t *testing.T, bin, root string) {
+	checkRoot(t, bin, root)
 	ids, err := exec.Command(bin, "--root", root, "ps", "-aq").Output()
 	if err != nil {
 		t.Errorf("list what is left in %s: %v", root, err)
@@ -292,7 +299,21 @@ func endRoot(t *testing.T, bin, root string) {
 			t.Errorf("remove what is left in %s: %v\n%s", root, err, out)
 		}
 	}
+	checkRoot(t, bin, root)
+	var left []string
+	// What has been told to end may take its last step while we look.
+	if !eventually(20*time.Second, func() bool { left = processesOf(root); return len(left) == 0 }) {
+		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+	}
 	if err := os.RemoveAll(root); err != nil {
 		t.Error(err)
+	}
+}
+
+// checkRoot demands that the program's own ledger of a root is clean, whatever
+// runs there.
+func checkRoot(t *testing.T, bin, root string) {
+	if out, err := exec.Command(bin, "--root", root, "system", "check").CombinedOutput(); err != nil {
+		t.Errorf("system check of %s: %v\n%s", root, err, out)
 	}
 }

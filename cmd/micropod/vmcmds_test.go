@@ -92,13 +92,13 @@ func noLeaks(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// processesOf lists the processes whose command line names the root.
-func processesOf(root string) []string {
+// processesOf lists the processes whose command line holds a path.
+func processesOf(path string) []string {
 	var left []string
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		pid := filepath.Base(dir)
-		if line := commandLine(pid); pid != strconv.Itoa(os.Getpid()) && strings.Contains(line, root) {
+		if line := commandLine(pid); pid != strconv.Itoa(os.Getpid()) && strings.Contains(line, path) {
 			left = append(left, "process "+pid+": "+line)
 		}
 	}
