@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/micropod/micropod/pkg/state"
 )
@@ -325,7 +324,7 @@ func (s *sweep) settled() {
 	if s.ok("ps", "-q") != "" {
 		return
 	}
-	if !eventually(20*time.Second, func() bool { return len(processesOf(s.root)) == 0 }) {
+	if !eventually(leftLimit, func() bool { return len(processesOf(s.root)) == 0 }) {
 		s.t.Errorf("left behind: %v", processesOf(s.root))
 	}
 }

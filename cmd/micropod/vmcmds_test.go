@@ -83,8 +83,7 @@ func noLeaks(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	root := ts.Getenv("MICROPOD_ROOT")
 	var left []string
-	// What has been told to end may take its last step while we look.
-	if !eventually(20*time.Second, func() bool {
+	if !eventually(leftLimit, func() bool {
 		left = append(processesOf(root), filesOf(ts, root, stopped)...)
 		return len(left) == 0
 	}) {

@@ -208,6 +208,11 @@ func (s *Store) update(change func(*index) error) error {
 		return err
 	}
 	defer l.Unlock()
+	return s.updateLocked(change)
+}
+
+// updateLocked is update under the store's lock.
+func (s *Store) updateLocked(change func(*index) error) error {
 	x, err := s.readIndex()
 	if err != nil {
 		return err

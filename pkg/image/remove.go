@@ -32,6 +32,12 @@ type Removed struct {
 // force that is an error that wraps ErrConflict, with force the image loses its
 // names and stays. Layers that no image needs any more are freed.
 func (s *Store) Remove(ctx context.Context, ref string, inUse func(imageID string) []string, force bool) (Removed, error) {
+	// Until the layers are gone: nobody shall find what no image needs.
+	l, err := s.lock()
+	if err != nil {
+		return Removed{}, err
+	}
+	defer l.Unlock()
 	var done Removed
 	remove := func(x *index) error {
 		r, err := x.find(ref)
@@ -49,10 +55,10 @@ func (s *Store) Remove(ctx context.Context, ref string, inUse func(imageID strin
 		}
 		return s.removeLast(x, r, inUse, force, &done)
 	}
-	err := s.update(remove)
+	err = s.updateLocked(remove)
 	if errors.Is(err, unix.ENOSPC) {
 		// The disk is full: what is to go makes room for the index without it.
-		err = s.update(func(x *index) error {
+		err = s.updateLocked(func(x *index) error {
 			done = Removed{}
 			if err := remove(x); err != nil {
 				return err
@@ -66,7 +72,7 @@ func (s *Store) Remove(ctx context.Context, ref string, inUse func(imageID strin
 	}
 	failpoint.Here(failpoint.RemoveImage)
 	if len(done.Deleted) > 0 {
-		if done.Freed, err = s.GC(ctx); err != nil {
+		if done.Freed, err = s.collectLocked(ctx); err != nil {
 			s.o.Log.Warn("image removed, its layers not yet", "image", ref, "cause", err)
 		}
 	}
@@ -188,6 +194,11 @@ func (s *Store) GC(ctx context.Context) (freed int64, err error) {
 		return 0, err
 	}
 	defer l.Unlock()
+	return s.collectLocked(ctx)
+}
+
+// collectLocked is GC under the store's lock.
+func (s *Store) collectLocked(ctx context.Context) (freed int64, err error) {
 	x, err := s.readIndex()
 	if err != nil {
 		return 0, fmt.Errorf("collect garbage: %w", err)

@@ -336,6 +336,32 @@ func TestProcessIdentity(t *testing.T) {
 	}
 }
 
+func TestProcessEndsWithin(t *testing.T) {
+	child := exec.Command("sleep", "1000")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := IdentifyProcess(child.Process.Pid)
+	if p.EndsWithin(time.Millisecond) {
+		t.Error("a process that runs has ended")
+	}
+	ended := make(chan bool, 1)
+	go func() { ended <- p.EndsWithin(time.Hour) }()
+	child.Process.Kill()
+	if !<-ended {
+		t.Error("a killed process has not ended")
+	}
+	child.Wait()
+	if !p.EndsWithin(0) {
+		t.Error("a process that is gone has not ended")
+	}
+	other := IdentifyProcess(os.Getpid())
+	other.Start--
+	if !other.EndsWithin(0) {
+		t.Error("the process that had our number has not ended")
+	}
+}
+
 func TestSweepTakesOnlyTheDead(t *testing.T) {
 	s := newStore(t)
 	first := create(t, s, "first")
