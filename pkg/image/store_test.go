@@ -197,6 +197,10 @@ func TestGC(t *testing.T) {
 	if err := s.putContent(digestOf(stray), stray); err != nil {
 		t.Fatal(err)
 	}
+	l, err := s.acquire(someDigest, []string{digestOf(leased)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	dead := filepath.Join(s.dir, dirLeases, "dead")
 	tmp := filepath.Join(s.dir, dirTmp, "spool-1")
 	for _, p := range []string{dead, tmp} {
@@ -204,10 +208,7 @@ func TestGC(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l, err := s.acquire(someDigest, []string{digestOf(leased)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	wantFound(t, s, dead, tmp, s.contentPath(digestOf(stray)))
 	freed, err := s.GC(t.Context())
 	if err != nil || freed < int64(2*len(stray)) {
 		t.Errorf("freed %d, %v", freed, err)
@@ -220,6 +221,7 @@ func TestGC(t *testing.T) {
 			t.Errorf("%s is still there", p)
 		}
 	}
+	wantFound(t, s)
 	mustGet(t, s, "a:1")
 	l.release()
 	if _, err := s.GC(t.Context()); err != nil || layers.HasLayer(digestOf(leased)) {
