@@ -64,7 +64,7 @@ func TestInlineCommands(t *testing.T) {
 		}
 		return string(out)
 	}
-	everything := help() + allHelp(help)
+	everything := help() + allHelp(help, nil)
 	makefile, err := os.ReadFile(filepath.Join(top, "Makefile"))
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func TestInlineCommands(t *testing.T) {
 			switch first := words[0]; {
 			case first == "micropod" && len(words) > 1 && words[1][0] != '.':
 				verb := words[1:2]
-				if verb[0] == "image" || verb[0] == "container" || verb[0] == "manifest" {
+				if slices.Contains([]string{"image", "container", "manifest", "system"}, verb[0]) {
 					verb = words[1:3]
 				}
 				checkFlags(t, page, span, words, help(verb...))
@@ -101,15 +101,16 @@ func TestInlineCommands(t *testing.T) {
 	}
 }
 
-// allHelp is the help of every verb that the help names.
-func allHelp(help func(...string) string) string {
+// allHelp is the help of every verb that the help names, and of those below it.
+func allHelp(help func(...string) string, above []string) string {
 	var all strings.Builder
-	_, verbs, _ := strings.Cut(help(), "Commands:\n")
+	_, verbs, _ := strings.Cut(help(above...), "Commands:\n")
 	for line := range strings.Lines(verbs) {
 		if strings.TrimSpace(line) == "" {
 			break
 		}
-		all.WriteString(help(strings.Fields(line)[0]))
+		verb := append(slices.Clone(above), strings.Fields(line)[0])
+		all.WriteString(help(verb...) + allHelp(help, verb))
 	}
 	return all.String()
 }

@@ -97,6 +97,9 @@ func (m *Manager) look(ctx context.Context) ([]ledger.Finding, error) {
 	return all, errors.Join(errs...)
 }
 
+// byHand is what a person can do about a record that nobody can read.
+const byHand = "remove the container"
+
 // checkContainers looks at the files of the containers that do not run.
 func (m *Manager) checkContainers() ([]ledger.Finding, error) {
 	vms, err := m.state.List()
@@ -108,6 +111,10 @@ func (m *Manager) checkContainers() ([]ledger.Finding, error) {
 		l, err := m.state.Lock(vm.ID)
 		if errors.Is(err, state.ErrLocked) || errors.Is(err, state.ErrNotFound) {
 			continue // it runs, or is no more
+		}
+		if errors.Is(err, state.ErrDamaged) {
+			found = append(found, ledger.Finding{Kind: ledger.Record, Subject: "container " + vm.Name, Problem: err.Error(), Remedy: byHand})
+			continue
 		}
 		if err != nil {
 			return found, err
@@ -125,7 +132,7 @@ func (m *Manager) checkContainer(vm state.VM) []ledger.Finding {
 		found = append(found, ledger.Finding{Kind: kind, Subject: subject, Problem: problem, Remedy: remedy, Repair: repair})
 	}
 	tidy := func(context.Context) error { return m.tidy(vm.ID) }
-	subject, byHand := "container "+vm.Name, "remove the container"
+	subject := "container " + vm.Name
 	if _, err := m.state.ReadConfig(vm.ID); err != nil {
 		add(ledger.Record, subject, err.Error(), byHand, nil)
 	}
