@@ -25,7 +25,7 @@ type dockerCommand struct {
 // must leave this list.
 func absentCommands() []string {
 	return []string{
-		"update", "events", "container prune", "system prune",
+		"update", "events",
 	}
 }
 
