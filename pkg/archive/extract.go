@@ -268,7 +268,7 @@ func (x *extractor) link(dir *os.File, base string, hdr *tar.Header) error {
 func (x *extractor) node(dir *os.File, base string, hdr *tar.Header) error {
 	kind := map[byte]uint32{tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}[hdr.Typeflag]
 	if kind != unix.S_IFIFO && !x.Devices {
-		return fmt.Errorf("%w: %q is a device: it is not copied", ErrInvalid, hdr.Name)
+		return errors.New("a device is not copied")
 	}
 	if hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor > 1<<12 || hdr.Devminor > 1<<20 {
 		return fmt.Errorf("%w: %q is device %d/%d", ErrInvalid, hdr.Name, hdr.Devmajor, hdr.Devminor)
