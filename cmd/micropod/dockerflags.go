@@ -72,7 +72,7 @@ func neverFlags() map[string]string {
 // names are refused, so that nobody takes them for a typing error.
 func unsupportedVerbs() []string {
 	return []string{
-		"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "events",
+		"build", "builder", "buildx", "checkpoint", "compose", "config", "context",
 		"network", "node", "plugin", "prune", "search", "secret", "service", "stack", "swarm", "trust",
 		"update", "volume",
 	}

@@ -29,12 +29,8 @@ func newLogsCommand(a *app) *cobra.Command {
 		if o.Tail, err = parseTail(tail); err != nil {
 			return err
 		}
-		now := time.Now()
-		if o.Since, err = parseTime(since, now); err != nil {
-			return fmt.Errorf(`invalid value for "since": %w`, err)
-		}
-		if o.Until, err = parseTime(until, now); err != nil {
-			return fmt.Errorf(`invalid value for "until": %w`, err)
+		if o.Since, o.Until, err = parseSpan(since, until, time.Now()); err != nil {
+			return err
 		}
 		return a.logs(c.Context(), args[0], o)
 	}
@@ -67,6 +63,17 @@ func timeLayouts() []string {
 		time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02T15Z07:00", "2006-01-02Z07:00",
 		"2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02",
 	}
+}
+
+// parseSpan reads --since and --until.
+func parseSpan(since, until string, now time.Time) (from, to time.Time, err error) {
+	if from, err = parseTime(since, now); err != nil {
+		return from, to, fmt.Errorf(`invalid value for "since": %w`, err)
+	}
+	if to, err = parseTime(until, now); err != nil {
+		return from, to, fmt.Errorf(`invalid value for "until": %w`, err)
+	}
+	return from, to, nil
 }
 
 // parseTime reads a time: seconds since the epoch, a date, or a duration before now.

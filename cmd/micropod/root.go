@@ -71,7 +71,7 @@ func newRootCommand(a *app) *cobra.Command {
 			newTagCommand(a), newHistoryCommand(a), newPushCommand(a), newImportCommand(a),
 			newImagePruneCommand(a),
 			named(newImagesCommand(a), "ls", "list"), named(newRemoveImageCommand(a), "rm", "remove")),
-		group("system", "Manage MicroPod", newSystemCheckCommand(a), newSystemDfCommand(a), newSystemPruneCommand(a), newInfoCommand(a)),
+		group("system", "Manage MicroPod", newSystemCheckCommand(a), newSystemDfCommand(a), newEventsCommand(a), newSystemPruneCommand(a), newInfoCommand(a)),
 		group("manifest", "Look at manifests in registries", newManifestInspectCommand(a)),
 	)
 	return root
@@ -85,7 +85,7 @@ func verbs(a *app) []*cobra.Command {
 		newCopyCommand(a), newDiffCommand(a), newExportCommand(a), newCommitCommand(a),
 		newListCommand(a), newPullCommand(a), newImagesCommand(a), newRemoveImageCommand(a), newLoadCommand(a),
 		newSaveCommand(a), newTagCommand(a), newHistoryCommand(a), newPushCommand(a),
-		newImportCommand(a), newLoginCommand(a), newLogoutCommand(a), newVersionCommand(a), newInfoCommand(a), newDoctorCommand(a), newCompletionCommand(),
+		newImportCommand(a), newEventsCommand(a), newLoginCommand(a), newLogoutCommand(a), newVersionCommand(a), newInfoCommand(a), newDoctorCommand(a), newCompletionCommand(),
 		newSuperviseCommand(a),
 	}
 }

@@ -19,7 +19,8 @@ const (
 func formats() map[string]string {
 	return map[string]string{
 		"vms.json": "pkg/state", "config.json": "pkg/state", "status.json": "pkg/state",
-		"images/index.jsonl": "pkg/image", "images/leases": "pkg/image",
+		"events/events.jsonl": "pkg/events",
+		"images/index.jsonl":  "pkg/image", "images/leases": "pkg/image",
 		"rootfs/images": "pkg/rootfs", "kernels/facts": "pkg/kernel",
 	}
 }
@@ -56,6 +57,7 @@ func TestNumbersInText(t *testing.T) {
 	tests := []struct{ page, dir, name, value, said string }{
 		{layoutPage, "pkg/logfile", "DefaultLimit", fmt.Sprint(10 << 20), "A file has at most 10 MiB"},
 		{layoutPage, "pkg/logfile", "maxText", fmt.Sprint(16 << 10), "A piece has at most 16 KiB"},
+		{layoutPage, "pkg/events", "defaultLimit", fmt.Sprint(4 << 20), "once that had 4 MiB"},
 		{layoutPage, "pkg/manager", "consoleLimit", fmt.Sprint(1 << 20), "the guest's serial console; at most 1 MiB"},
 		{layoutPage, "pkg/manager", "defaultStop", "10s", "absent is 10 s"},
 		{layoutPage, "pkg/state", "schemaVersion", "1", "version of the format, 1"},

@@ -16,6 +16,8 @@ import (
 
 // Removed says what Remove did.
 type Removed struct {
+	// ID is the image that ref named.
+	ID string
 	// Untagged are the names and repository digests that point nowhere now.
 	Untagged []string
 	// Deleted are the ids of images that are gone.
@@ -44,6 +46,7 @@ func (s *Store) Remove(ctx context.Context, ref string, inUse func(imageID strin
 		if err != nil {
 			return err
 		}
+		done.ID = r.ID
 		name := r.nameFor(ref)
 		if name != "" && r.pointers(name) > 0 {
 			done.Untagged = r.drop(name)

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 )
@@ -81,6 +82,7 @@ func (m *Manager) attachRunning(ctx context.Context, vm state.VM, s *Streams) (*
 	if err != nil {
 		return nil, err
 	}
+	m.tellContainer(events.ActionAttach, vm)
 	return m.attach(client, vm.ID, c.TTY, s), nil
 }
 

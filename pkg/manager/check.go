@@ -131,7 +131,7 @@ func (m *Manager) checkContainer(vm state.VM) []ledger.Finding {
 	add := func(kind ledger.Kind, subject, problem, remedy string, repair func(context.Context) error) {
 		found = append(found, ledger.Finding{Kind: kind, Subject: subject, Problem: problem, Remedy: remedy, Repair: repair})
 	}
-	tidy := func(context.Context) error { return m.tidy(vm.ID) }
+	tidy := func(context.Context) error { return m.tidy(vm) }
 	subject := "container " + vm.Name
 	if _, err := m.state.ReadConfig(vm.ID); err != nil {
 		add(ledger.Record, subject, err.Error(), byHand, nil)
@@ -163,8 +163,8 @@ func (m *Manager) checkContainer(vm state.VM) []ledger.Finding {
 }
 
 // tidy ends what is left of a container that does not run.
-func (m *Manager) tidy(id string) error {
-	l, err := m.state.Lock(id)
+func (m *Manager) tidy(vm state.VM) error {
+	l, err := m.state.Lock(vm.ID)
 	if errors.Is(err, state.ErrLocked) || errors.Is(err, state.ErrNotFound) {
 		return nil // it was started, or removed
 	}
@@ -172,11 +172,12 @@ func (m *Manager) tidy(id string) error {
 		return err
 	}
 	defer l.Unlock()
-	return m.tidyLocked(id)
+	return m.tidyLocked(vm)
 }
 
-func (m *Manager) tidyLocked(id string) error {
-	if err := m.reap(id); err != nil && !errors.Is(err, state.ErrDamaged) {
+func (m *Manager) tidyLocked(vm state.VM) error {
+	id := vm.ID
+	if err := m.reap(vm); err != nil && !errors.Is(err, state.ErrDamaged) {
 		return err
 	}
 	if m.vanished(id) {

@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/micropod/micropod/internal/failpoint"
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/rootfs"
 	"github.com/micropod/micropod/pkg/state"
@@ -62,6 +63,7 @@ func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Con
 	if err != nil {
 		return nil, err
 	}
+	m.tellContainer(events.ActionCreate, state.VM{ID: c.ID, Name: c.Name, Image: c.Image})
 	return m.Inspect(ctx, c.ID)
 }
 
@@ -95,7 +97,7 @@ func (m *Manager) holdImage(ctx context.Context, o CreateOptions, p Progress) (i
 			return nil, nil, fmt.Errorf("%w: image %s is not here, and --pull=never forbids to fetch it", ErrNotFound, o.Image)
 		}
 	}
-	img, err = m.images.Pull(ctx, o.Image, image.PullOptions{Platform: o.Platform, Progress: p})
+	img, err = m.pull(ctx, o.Image, o.Platform, p)
 	if err == nil {
 		img, release, err = m.images.Hold(img.ID)
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -15,6 +16,7 @@ import (
 	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/state"
 )
 
@@ -39,6 +41,7 @@ type Execution struct {
 	detached chan struct{}
 	result   Result
 	err      error
+	tell     func(events.Action, ...string)
 }
 
 // Wait returns when the process has ended and all its output is written, or the
@@ -89,8 +92,16 @@ func (m *Manager) Exec(ctx context.Context, ref string, o ExecOptions, s *Stream
 			return nil, m.guestLost(vm, err)
 		}
 	}
+	e.tell = func(a events.Action, attributes ...string) {
+		m.tellContainer(a, vm, append(attributes, "execID", e.id)...)
+	}
 	failpoint.Here(failpoint.ExecStreams)
-	if _, err = e.client.Exec(ctx, execRequest(e.id, c, o, s)); err != nil || s == nil {
+	command := ": " + strings.Join(o.Command, " ")
+	e.tell(events.ActionExecCreate + events.Action(command))
+	if _, err = e.client.Exec(ctx, execRequest(e.id, c, o, s)); err == nil {
+		e.tell(events.ActionExecStart + events.Action(command))
+	}
+	if err != nil || s == nil {
 		e.close()
 		return nil, m.execError(vm, err)
 	}
@@ -105,7 +116,7 @@ func (m *Manager) running(ref string) (state.VM, error) {
 	if err != nil {
 		return vm, err
 	}
-	st, running, err := m.status(vm.ID)
+	st, running, err := m.status(vm)
 	if err == nil && (!running || st == nil || st.Phase != state.PhaseRunning) {
 		err = notRunning(vm)
 	}
@@ -256,6 +267,7 @@ func (e *Execution) output(s *Streams) {
 		return
 	}
 	e.result.ExitCode = exit.Code
+	e.tell(events.ActionExecDie, "exitCode", strconv.Itoa(exit.Code))
 }
 
 // lost ends an Execution whose process was not seen to end. With the container
@@ -264,11 +276,13 @@ func (e *Execution) lost(err error) {
 	select {
 	case <-e.detached:
 		e.result = Result{Detached: true}
+		e.tell(events.ActionExecDetach)
 		return
 	default:
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, agent.ErrClosed) {
 		e.result.ExitCode = 137
+		e.tell(events.ActionExecDie, "exitCode", "137")
 		return
 	}
 	e.result.ExitCode, e.err = 125, fmt.Errorf("process in the container: %w", err)

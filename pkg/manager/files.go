@@ -52,7 +52,7 @@ func (m *Manager) OpenFiles(ctx context.Context, ref string) (*Files, error) {
 	}
 	f := &Files{m: m, vm: vm, config: c, end: func() error { return nil }}
 	for {
-		st, running, err := m.status(vm.ID)
+		st, running, err := m.status(vm)
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +85,7 @@ func (f *Files) boot(ctx context.Context) error {
 		return err
 	}
 	defer lock.Unlock() // the supervisor holds it on
-	service, err := f.m.startService(ctx, lock, f.vm.ID)
+	service, err := f.m.startService(ctx, lock, f.vm)
 	if err != nil {
 		return err
 	}

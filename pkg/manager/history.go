@@ -71,5 +71,9 @@ func (m *Manager) fittingImage(ref, platform string) (*image.Image, error) {
 
 // TagImage gives an image one more name, taking it from the image that had it.
 func (m *Manager) TagImage(_ context.Context, ref, name string) error {
-	return imageError(m.images.Tag(ref, name))
+	if err := m.images.Tag(ref, name); err != nil {
+		return imageError(err)
+	}
+	m.tellTagged(name)
+	return nil
 }

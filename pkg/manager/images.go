@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/ledger"
 	"github.com/micropod/micropod/pkg/state"
@@ -37,11 +38,19 @@ func imageError(err error) error {
 
 // Pull fetches an image from wherever ref points.
 func (m *Manager) Pull(ctx context.Context, ref, platform string, p Progress) (*Image, error) {
-	img, err := m.images.Pull(ctx, ref, image.PullOptions{Platform: platform, Progress: p})
+	img, err := m.pull(ctx, ref, platform, p)
 	if err != nil {
 		return nil, imageError(err)
 	}
 	return newImage(img), nil
+}
+
+func (m *Manager) pull(ctx context.Context, ref, platform string, p Progress) (*image.Image, error) {
+	img, err := m.images.Pull(ctx, ref, image.PullOptions{Platform: platform, Progress: p})
+	if err == nil {
+		m.tellTransfer(events.ActionPull, ref, img)
+	}
+	return img, err
 }
 
 // Images returns all images, and an error for each that is broken.
@@ -89,6 +98,7 @@ func (m *Manager) RemoveImage(ctx context.Context, ref string, force bool) (unta
 	if err != nil {
 		return nil, nil, imageError(err)
 	}
+	m.tellRemoved(r)
 	if len(r.Deleted) > 0 {
 		_, err = m.pruneDisks(ctx)
 	}
@@ -151,6 +161,7 @@ func (m *Manager) Load(ctx context.Context, r io.Reader, platform string, p Prog
 	}
 	all := make([]Image, 0, len(list))
 	for _, img := range list {
+		m.tellImage(events.ActionLoad, img.ID, img.ID, img.Config.Config.Labels)
 		all = append(all, *newImage(img))
 	}
 	return all, nil
@@ -159,7 +170,13 @@ func (m *Manager) Load(ctx context.Context, r io.Reader, platform string, p Prog
 // Save writes images as one archive, format "docker" or "oci". An image that is
 // not for platform is an error; "" takes any.
 func (m *Manager) Save(ctx context.Context, w io.Writer, refs []string, format, platform string) error {
-	return imageError(m.images.Save(ctx, w, refs, format, platform))
+	if err := m.images.Save(ctx, w, refs, format, platform); err != nil {
+		return imageError(err)
+	}
+	for _, ref := range refs {
+		m.tellNamed(events.ActionSave, ref)
+	}
+	return nil
 }
 
 // layers is the store of layers that pkg/image asks for.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/image"
 )
 
@@ -17,6 +18,10 @@ func (m *Manager) Import(ctx context.Context, r io.Reader, o ImportOptions) (str
 	if err != nil {
 		return "", imageError(err)
 	}
+	for _, name := range img.Names {
+		m.tellTagged(name)
+	}
+	m.tellImage(events.ActionImport, img.ID, img.ID, img.Config.Config.Labels)
 	return img.ID, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/micropod/micropod/internal/failpoint"
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 	"github.com/micropod/micropod/pkg/vmm"
@@ -81,7 +82,7 @@ func (m *Manager) container(vm state.VM) Container {
 		return broken(c, err)
 	}
 	describe(&c, config)
-	status, running, err := m.status(vm.ID)
+	status, running, err := m.status(vm)
 	if err != nil {
 		return broken(c, err)
 	}
@@ -100,7 +101,8 @@ func broken(c Container, err error) Container {
 
 // status reads a container's status and asks its lock; a supervisor that was
 // lost is cleaned up after first.
-func (m *Manager) status(id string) (*state.Status, bool, error) {
+func (m *Manager) status(vm state.VM) (*state.Status, bool, error) {
+	id := vm.ID
 	// The lock first: a status that is read later can only be newer.
 	running, err := m.state.Running(id)
 	if err != nil {
@@ -118,7 +120,7 @@ func (m *Manager) status(id string) (*state.Status, bool, error) {
 		return nil, false, err
 	}
 	defer lock.Unlock()
-	if err := m.reap(id); err != nil {
+	if err := m.reap(vm); err != nil {
 		return nil, false, err
 	}
 	st, err = m.state.ReadStatus(id)
@@ -138,7 +140,8 @@ const (
 
 // reap cleans up after a supervisor that ended without doing so. The caller
 // holds the container's lock.
-func (m *Manager) reap(id string) error {
+func (m *Manager) reap(vm state.VM) error {
+	id := vm.ID
 	if err := m.reapService(id); err != nil {
 		return err
 	}
@@ -154,9 +157,12 @@ func (m *Manager) reap(id string) error {
 	st.Phase, st.Paused, st.ExitCode, st.Error = state.PhaseExited, false, exitLost, supervisorLost
 	st.FinishedAt = time.Now()
 	st.VMM, st.Supervisor = state.Process{}, state.Process{}
+	if !st.StartedAt.IsZero() {
+		m.tell(events.Die(m.subject(vm), st.ExitCode, st.FinishedAt.Sub(st.StartedAt)))
+	}
 	c, err := m.state.ReadConfig(id)
 	if err == nil && c.AutoRemove {
-		return m.state.Remove(id)
+		return m.remove(vm)
 	}
 	return state.WriteStatus(m.state.Paths(id), *st)
 }

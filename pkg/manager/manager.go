@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/rootfs"
 	"github.com/micropod/micropod/pkg/state"
@@ -63,11 +64,12 @@ type Options struct {
 // Manager is the engine over one root directory. It holds no state of its own:
 // any number of Managers may use one root. Safe for concurrent use.
 type Manager struct {
-	o      Options
-	log    *slog.Logger
-	state  *state.Store
-	images *image.Store
-	disks  *rootfs.Store
+	o       Options
+	log     *slog.Logger
+	state   *state.Store
+	images  *image.Store
+	disks   *rootfs.Store
+	journal *events.Journal
 }
 
 // Open prepares the root directory, which is made when missing.
@@ -86,7 +88,11 @@ func Open(root string, o Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{o: o, log: o.Log, state: st, disks: disks}
+	journal, err := events.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{o: o, log: o.Log, state: st, disks: disks, journal: journal}
 	o.Images.Log, o.Images.HostsDir = o.Log, filepath.Join(root, dirHosts)
 	if m.images, err = image.Open(filepath.Join(root, dirImages), layers{m}, o.Images); err != nil {
 		return nil, err

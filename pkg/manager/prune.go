@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/image"
 )
 
@@ -91,6 +93,7 @@ func (m *Manager) PruneImages(ctx context.Context, choose func(Image) bool) (Pru
 	}
 	disks, err := m.pruneDisks(ctx)
 	done.Freed += freed + disks
+	m.tell(events.Image(events.ActionPrune, events.Subject{}, "reclaimed", strconv.FormatInt(done.Freed, 10)))
 	return done, err
 }
 
@@ -106,6 +109,7 @@ func (m *Manager) pruneImage(ctx context.Context, img *image.Image, done *Pruned
 		if err != nil {
 			return err
 		}
+		m.tellRemoved(r)
 		done.Untagged = append(done.Untagged, r.Untagged...)
 		done.Deleted = append(done.Deleted, r.Deleted...)
 		done.Freed += r.Freed

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/image"
 )
 
@@ -15,6 +16,9 @@ func (m *Manager) PushImage(ctx context.Context, ref, platform string, p Progres
 	done, err := m.images.Push(ctx, ref, image.PushOptions{Platform: platform, Progress: p})
 	if err != nil {
 		return "", 0, imageError(err)
+	}
+	if img, err := m.images.Get(ref); err == nil {
+		m.tellTransfer(events.ActionPush, ref, img)
 	}
 	return done.Digest, done.Size, nil
 }

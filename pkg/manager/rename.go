@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/state"
 )
 
@@ -24,6 +25,11 @@ func (m *Manager) Rename(ref, name string) error {
 	err = m.state.Rename(vm.ID, name)
 	if errors.Is(err, state.ErrNameTaken) {
 		return nameTaken(name)
+	}
+	if err == nil {
+		old := vm.Name
+		vm.Name = name
+		m.tellContainer(events.ActionRename, vm, "oldName", "/"+old)
 	}
 	return err
 }

@@ -20,9 +20,10 @@ const serviceMemory = 256
 // startService boots a VM with the disks of a container that does not run, to
 // serve its files, and hands the container's lock to it. Its own console has a
 // place of its own: that of the container tells of its last run.
-func (m *Manager) startService(ctx context.Context, lock *state.FileLock, id string) (supervisor.Service, error) {
+func (m *Manager) startService(ctx context.Context, lock *state.FileLock, vm state.VM) (supervisor.Service, error) {
 	var none supervisor.Service
-	if err := m.reap(id); err != nil {
+	id := vm.ID
+	if err := m.reap(vm); err != nil {
 		return none, err
 	}
 	c, err := m.state.ReadConfig(id)

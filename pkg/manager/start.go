@@ -11,6 +11,7 @@ import (
 
 	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/kernel"
 	"github.com/micropod/micropod/pkg/logfile"
 	"github.com/micropod/micropod/pkg/rootfs"
@@ -43,7 +44,7 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 	}
 	defer lock.Unlock() // the supervisor holds it on
 	failpoint.Here(failpoint.StartLocked)
-	if err := m.reap(vm.ID); err != nil {
+	if err := m.reap(vm); err != nil {
 		return nil, err
 	}
 	c, err := m.state.ReadConfig(vm.ID)
@@ -53,16 +54,19 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 	plan, err := m.plan(ctx, c)
 	if err != nil {
 		if c.AutoRemove {
-			err = errors.Join(err, m.state.Remove(c.ID))
+			err = errors.Join(err, m.remove(vm))
 		}
 		return nil, &StartError{ExitCode: 125, Phase: "prepare", Err: err}
 	}
 	failpoint.Here(failpoint.StartPlanned)
+	if s != nil {
+		m.tellContainer(events.ActionAttach, vm)
+	}
 	a, err := m.spawn(ctx, plan, lock, c, s)
 	var failed *StartError
 	if errors.As(err, &failed) && failed.Phase == phaseSupervisor {
 		// It died without a word. Nobody else knows what it had.
-		return nil, errors.Join(err, m.tidyLocked(c.ID))
+		return nil, errors.Join(err, m.tidyLocked(vm))
 	}
 	return a, err
 }

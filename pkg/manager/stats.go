@@ -78,7 +78,7 @@ func (t *Meter) Read(ctx context.Context) (Usage, error) {
 	if c, err := t.m.state.ReadConfig(vm.ID); err == nil {
 		u.MemoryLimit = int64(c.MemoryMiB) << 20
 	}
-	st, running, err := t.m.status(vm.ID)
+	st, running, err := t.m.status(vm)
 	if err != nil || !running || st == nil || st.Phase == state.PhaseExited {
 		t.Close()
 		return u, nil

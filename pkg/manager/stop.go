@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/internal/failpoint"
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 )
@@ -29,9 +30,13 @@ func (m *Manager) stop(ctx context.Context, ref string, cmd supervisor.Command, 
 			return err
 		}
 	}
+	to := m.subject(vm) // it may be gone with its end
 	_, err = m.final(ctx, vm, cmd)
 	if errors.Is(err, ErrNotRunning) {
 		return nil
+	}
+	if err == nil {
+		m.tell(events.Container(events.ActionStop, to))
 	}
 	return err
 }
@@ -109,6 +114,19 @@ func (m *Manager) Restart(ctx context.Context, ref string, timeout *time.Duratio
 		return err
 	}
 	_, err := m.Start(ctx, ref, nil)
+	if vm, gone := m.resolve(ref); err == nil && gone == nil {
+		m.tellContainer(events.ActionRestart, vm)
+	}
+	return err
+}
+
+// remove deletes a container whose lock the caller holds.
+func (m *Manager) remove(vm state.VM) error {
+	to := m.subject(vm)
+	err := m.state.Remove(vm.ID)
+	if err == nil {
+		m.tell(events.Container(events.ActionDestroy, to))
+	}
 	return err
 }
 
@@ -141,7 +159,7 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 	case errors.Is(err, state.ErrLocked):
 		return fmt.Errorf("%w: container %s is running: stop it first, or remove it with -f", ErrConflict, vm.Name)
 	case errors.Is(err, state.ErrNotFound):
-		return m.state.Remove(vm.ID) // an entry without a directory
+		return m.remove(vm) // an entry without a directory
 	case errors.Is(err, state.ErrDamaged):
 		return m.removeWithoutLock(vm, force)
 	case err != nil:
@@ -156,14 +174,14 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 func (m *Manager) removeStopped(vm state.VM) error {
 	// A status that cannot be read, or not be written for want of room, must not
 	// keep its container for ever.
-	err := m.reap(vm.ID)
+	err := m.reap(vm)
 	if errors.Is(err, state.ErrDamaged) {
 		err = m.clean(vm.ID, "")
 	}
 	if err != nil && !errors.Is(err, syscall.ENOSPC) {
 		return err
 	}
-	return m.state.Remove(vm.ID)
+	return m.remove(vm)
 }
 
 // removeWithoutLock removes a container in whose lock's place is something that

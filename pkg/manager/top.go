@@ -7,6 +7,7 @@ import (
 
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/events"
 )
 
 // Process is one process of a container. Its ids are those of the guest's
@@ -44,6 +45,7 @@ func (m *Manager) Processes(ctx context.Context, ref string) ([]Process, error) 
 		return nil, m.guestLost(vm, err)
 	}
 	var all []Process
+	m.tellContainer(events.ActionTop, vm)
 	for _, p := range found {
 		all = append(all, Process(p))
 	}

@@ -82,7 +82,7 @@ func (m *Manager) lastExit(vm state.VM) (code int, finished time.Time, err error
 	if m.vanished(vm.ID) {
 		return 0, finished, fmt.Errorf("%w: %s", ErrNotFound, vm.Name)
 	}
-	st, _, err := m.status(vm.ID)
+	st, _, err := m.status(vm)
 	if err != nil || st == nil {
 		return 0, finished, err
 	}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/events"
 )
 
 // exitUnknown is the code of a container whose VM ended without a word: what
@@ -144,18 +146,15 @@ func (s *supervisor) signal(sig int) error {
 		}
 		return errors.New("the container is still starting")
 	}
-	ctx, cancel := s.callCtx()
-	defer cancel()
 	if sig != int(unix.SIGKILL) {
-		err := s.agent.Signal(ctx, api.SignalRequest{ID: s.plan.Start.ID, Signal: sig})
+		err := s.sendSignal(sig)
 		if sig == s.plan.StopSignal {
 			s.wake()
 		}
 		return err
 	}
 	go s.ensureEnd(s.plan.Limits.Kill)
-	err := s.agent.Signal(ctx, api.SignalRequest{ID: s.plan.Start.ID, Signal: sig})
-	if err != nil && !hasEnded(err) {
+	if err := s.sendSignal(sig); err != nil && !hasEnded(err) {
 		s.kill(errKilled)
 	}
 	return nil
@@ -220,7 +219,12 @@ func (s *supervisor) resize(cmd Command) error {
 	}
 	ctx, cancel := s.callCtx()
 	defer cancel()
-	return s.agent.Resize(ctx, api.ResizeRequest{ID: s.plan.Start.ID, Cols: cmd.Cols, Rows: cmd.Rows})
+	err := s.agent.Resize(ctx, api.ResizeRequest{ID: s.plan.Start.ID, Cols: cmd.Cols, Rows: cmd.Rows})
+	if err == nil {
+		s.tell(events.Container(events.ActionResize, s.subject(),
+			"height", strconv.Itoa(int(cmd.Rows)), "width", strconv.Itoa(int(cmd.Cols))))
+	}
+	return err
 }
 
 // stdin passes input on once the process is there; nothing is its end.

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/state"
 )
 
@@ -37,6 +38,11 @@ func (s *supervisor) pause(paused bool) error {
 		return err
 	}
 	s.status.Paused = paused
+	action := events.ActionUnpause
+	if paused {
+		action = events.ActionPause
+	}
+	s.tell(events.Container(action, s.subject()))
 	return state.WriteStatus(s.paths, s.status)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/logfile"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
@@ -25,12 +26,13 @@ import (
 
 // supervisor is the state of one VM's life.
 type supervisor struct {
-	plan   Plan
-	paths  state.Paths
-	store  *state.Store
-	driver vmm.Driver
-	lock   *state.FileLock
-	log    *slog.Logger
+	plan    Plan
+	paths   state.Paths
+	store   *state.Store
+	driver  vmm.Driver
+	lock    *state.FileLock
+	log     *slog.Logger
+	journal *events.Journal
 
 	outcome *os.File // until the outcome is reported
 	dir     *os.File // the container's directory, see shortPaths
@@ -38,6 +40,7 @@ type supervisor struct {
 	hub     *hub
 	server  *server
 
+	signalMu sync.Mutex // of a signal and of what is told of it
 	statusMu sync.Mutex // from running on
 	status   state.Status
 
@@ -103,6 +106,10 @@ func newSupervisor(store *state.Store, in inherited, drivers []vmm.Driver) (*sup
 		running: make(chan struct{}), ended: make(chan struct{}), logClosed: make(chan struct{}),
 	}
 	s.ctx, s.kill = context.WithCancelCause(context.Background())
+	var err error
+	if s.journal, err = events.Open(store.Root()); err != nil {
+		return nil, err
+	}
 	if err := s.shortPaths(); err != nil {
 		return nil, err
 	}
@@ -337,6 +344,7 @@ func (s *supervisor) started() error {
 		return err
 	}
 	failpoint.HereOr(failpoint.SupervisorRunning, s.machine.PID)
+	s.tell(events.Container(events.ActionStart, s.subject()))
 	close(s.running)
 	s.report(Outcome{OK: true, Timings: s.status.Timings})
 	failpoint.HereOr(failpoint.SupervisorUp, s.machine.PID)
@@ -402,10 +410,13 @@ func (s *supervisor) settle(f Final) {
 	s.status.OOMKilled = f.OOMKilled
 	s.status.Error = f.Error
 	s.status.VMM, s.status.Supervisor = state.Process{}, state.Process{}
+	to := s.subject()
+	s.tellEnd(to, f)
 	if s.autoRemove() {
 		if err := s.store.Remove(s.plan.ID); err != nil {
 			s.log.Error("remove container", "err", err)
 		}
+		s.tell(events.Container(events.ActionDestroy, to))
 	} else if err := state.WriteStatus(s.paths, s.status); err != nil {
 		s.log.Error("write final status", "err", err)
 	}
