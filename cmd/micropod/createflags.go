@@ -120,11 +120,15 @@ func (c *createFlags) checkPolicies(o *manager.CreateOptions) error {
 	default:
 		return fmt.Errorf(`invalid pull option: '%s': must be one of "always", "missing" or "never"`, c.pull)
 	}
-	if c.restart != "" && c.restart != "no" {
-		if c.rm {
-			return errors.New("conflicting options: cannot specify both --restart and --rm")
-		}
-		return &unsupportedFlagError{name: "restart"}
+	policy, err := parseRestart(c.restart)
+	if err != nil {
+		return err
+	}
+	if c.rm && !policy.None() {
+		return errors.New("conflicting options: cannot specify both --restart and --rm")
+	}
+	if !policy.None() || policy.MaximumRetryCount != 0 {
+		o.HostConfig.RestartPolicy = policy
 	}
 	switch c.vmm {
 	case "auto", "firecracker", "qemu":

@@ -74,6 +74,9 @@ func TestCreateOptions(t *testing.T) {
 			o.Pull, o.Platform, o.VMM, o.Kernel = manager.PullNever, "linux/arm64", "qemu", "/k"
 		}},
 		{"--restart|no|busybox", func(*manager.CreateOptions) {}},
+		{"--restart|on-failure:3|busybox", func(o *manager.CreateOptions) {
+			o.HostConfig.RestartPolicy = manager.RestartPolicy{Name: "on-failure", MaximumRetryCount: 3}
+		}},
 		{"--cap-add|sys_admin|--cap-add|CAP_NET_ADMIN|--cap-drop|all|--cap-drop|mknod|busybox", func(o *manager.CreateOptions) {
 			o.HostConfig.CapAdd, o.HostConfig.CapDrop = []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN"}, []string{"ALL"}
 		}},
@@ -209,13 +212,14 @@ func TestCreateOptionsRefused(t *testing.T) {
 		{"--memory-swap|64m|x", "always set the Memory limit"},
 		{"--memory-swap|-2|x", "invalid size"},
 		{"--userns|host|x", "--userns host is not supported: "},
-		{"--restart|always|x", "--restart is not supported yet"},
 		{"--device-read-bps|foo|x", "bad format: foo"},
 		{"--device-read-bps|foo:1mb|x", "bad format for device path: foo:1mb"},
 		{"--device-write-bps|a:/dev/sda:1mb|x", "bad format for device path: a:/dev/sda:1mb"},
 		{"--device-write-bps|/dev/sda:-1|x", "invalid rate for device: /dev/sda:-1. The correct format is <device-path>:<number>[<unit>]"},
 		{"--device-read-iops|/dev/sda:1k|x", "invalid rate for device: /dev/sda:1k. The correct format is <device-path>:<number>. "},
 		{"--device-write-iops|/dev/sda:-1|x", "invalid rate for device"},
+		{"--restart|on-failure:x|x", "maximum retry count must be an integer"},
+		{"--restart|:1|x", "no policy provided before colon"},
 		{"--rm|--restart|always|x", "cannot specify both --restart and --rm"},
 	}
 	for _, tt := range tests {

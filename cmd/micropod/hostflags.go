@@ -72,7 +72,8 @@ func (h *hostFlags) register(f *pflag.FlagSet) {
 // hostConfig turns what was typed into the manager's words.
 func (h *hostFlags) hostConfig(o *manager.CreateOptions) error {
 	c := manager.HostConfig{
-		CapAdd: sortedSet(h.capAdd), CapDrop: sortedSet(h.capDrop), Privileged: h.privileged,
+		RestartPolicy: o.HostConfig.RestartPolicy,
+		CapAdd:        sortedSet(h.capAdd), CapDrop: sortedSet(h.capDrop), Privileged: h.privileged,
 		PidsLimit: h.pidsLimit, OOMScoreAdj: h.oomScoreAdj, ShmSize: int64(h.shmSize),
 		CPUShares: h.cpuShares, CPUPeriod: h.cpuPeriod, CPUQuota: h.cpuQuota, CPUSetCPUs: h.cpusetCPUs,
 		MemoryReservation: int64(h.memoryReservation),

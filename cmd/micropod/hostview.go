@@ -8,6 +8,7 @@ import (
 )
 
 type hostConfigView struct {
+	RestartPolicy  restartPolicyView
 	AutoRemove     bool
 	Privileged     bool
 	ReadonlyRootfs bool
@@ -38,6 +39,11 @@ type hostConfigView struct {
 	CgroupnsMode, IpcMode, PidMode, UTSMode, UsernsMode string
 }
 
+type restartPolicyView struct {
+	Name              string
+	MaximumRetryCount int
+}
+
 type ulimitView struct {
 	Name       string
 	Hard, Soft int64
@@ -57,7 +63,8 @@ type tmpfsOptionsView struct {
 func inspectHostConfig(c *manager.Container) hostConfigView {
 	h := c.HostConfig
 	v := hostConfigView{
-		AutoRemove: c.AutoRemove, Privileged: h.Privileged, ReadonlyRootfs: c.ReadOnly, Init: c.Init,
+		RestartPolicy: restartPolicyView{cmp.Or(h.RestartPolicy.Name, "no"), h.RestartPolicy.MaximumRetryCount},
+		AutoRemove:    c.AutoRemove, Privileged: h.Privileged, ReadonlyRootfs: c.ReadOnly, Init: c.Init,
 		StorageOpt: map[string]int64{"size": c.StorageBytes}, Annotations: notNil(c.Annotations),
 		CapAdd: h.CapAdd, CapDrop: h.CapDrop, SecurityOpt: h.SecurityOpt, GroupAdd: c.GroupAdd, OomScoreAdj: h.OOMScoreAdj,
 		MaskedPaths: []string{}, ReadonlyPaths: []string{},

@@ -13,18 +13,19 @@ import (
 // docker's users work; what docker has no word for is under MicroPod.
 
 type containerView struct {
-	ID         string `json:"Id"`
-	Created    string
-	Path       string
-	Args       []string
-	State      stateView
-	Image      string
-	LogPath    string
-	Name       string
-	Platform   string
-	HostConfig hostConfigView
-	Config     configView
-	MicroPod   microPodView
+	ID           string `json:"Id"`
+	Created      string
+	Path         string
+	Args         []string
+	State        stateView
+	Image        string
+	LogPath      string
+	Name         string
+	RestartCount int
+	Platform     string
+	HostConfig   hostConfigView
+	Config       configView
+	MicroPod     microPodView
 }
 
 type stateView struct {
@@ -76,10 +77,11 @@ func inspectContainer(c *manager.Container) containerView {
 	path, args := splitCommand(c.Command)
 	v := containerView{
 		ID: c.ID, Created: inspectTime(c.Created), Path: path, Args: args, Image: c.ImageID,
-		LogPath: c.LogPath, Name: "/" + c.Name, Platform: c.Platform,
+		LogPath: c.LogPath, Name: "/" + c.Name, RestartCount: c.RestartCount, Platform: c.Platform,
 		State: stateView{
-			Status: string(c.State), Running: c.State == manager.StateRunning || c.State == manager.StatePaused,
-			Paused: c.State == manager.StatePaused, Dead: c.State == manager.StateBroken,
+			Status: string(c.State), Running: c.State == manager.StateRunning || c.State == manager.StatePaused || c.State == manager.StateRestarting,
+			Restarting: c.State == manager.StateRestarting,
+			Paused:     c.State == manager.StatePaused, Dead: c.State == manager.StateBroken,
 			OOMKilled: c.OOMKilled, Pid: c.PID, ExitCode: c.ExitCode, Error: c.Error,
 			StartedAt: inspectTime(c.StartedAt), FinishedAt: inspectTime(c.FinishedAt),
 		},

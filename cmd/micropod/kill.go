@@ -12,7 +12,7 @@ func newKillCommand(a *app) *cobra.Command {
 	var signal string
 	c := newVerb("kill [OPTIONS] CONTAINER [CONTAINER...]", "Kill one or more running containers", arguments(1, -1), nil)
 	c.Flags().StringVarP(&signal, "signal", "s", "KILL", "Signal to send to the container")
-	c.ValidArgsFunction = a.completeContainers(manager.StateRunning, manager.StatePaused)
+	c.ValidArgsFunction = a.completeContainers(manager.StateRunning, manager.StatePaused, manager.StateRestarting)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		sig, err := parseSignal(signal)
 		if err != nil {

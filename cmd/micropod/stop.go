@@ -14,7 +14,7 @@ func newStopCommand(a *app) *cobra.Command {
 	var flags stopFlags
 	c := newVerb("stop [OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers", arguments(1, -1), nil)
 	flags.register(c.Flags())
-	c.ValidArgsFunction = a.completeContainers(manager.StateRunning, manager.StatePaused)
+	c.ValidArgsFunction = a.completeContainers(manager.StateRunning, manager.StatePaused, manager.StateRestarting)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		return a.endEach(c, args, &flags, (*manager.Manager).Stop)
 	}

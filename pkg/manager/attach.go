@@ -54,9 +54,17 @@ func attachCommand(s *Streams, c *state.Config) supervisor.Command {
 	return supervisor.Command{Op: supervisor.OpAttach, Input: s.In != nil, Once: once}
 }
 
+var errAttachRestarting = errors.New("you cannot attach to a restarting container, wait until it is running")
+
 // Attach connects to a container that runs. What it printed before is in its log.
 func (m *Manager) Attach(ctx context.Context, ref string, s *Streams) (*Attachment, error) {
-	vm, err := m.running(ref)
+	vm, err := m.resolve(ref)
+	if err == nil && m.restarts(vm.ID) {
+		return nil, errAttachRestarting
+	}
+	if err == nil {
+		vm, err = m.running(ref)
+	}
 	if errors.Is(err, ErrNotRunning) {
 		return nil, errors.New("you cannot attach to a stopped container, start it first")
 	}
@@ -73,6 +81,9 @@ func (m *Manager) Attach(ctx context.Context, ref string, s *Streams) (*Attachme
 func (m *Manager) attachRunning(ctx context.Context, vm state.VM, s *Streams) (*Attachment, error) {
 	if s == nil {
 		return nil, nil
+	}
+	if m.restarts(vm.ID) {
+		return nil, errAttachRestarting
 	}
 	c, err := m.state.ReadConfig(vm.ID)
 	if err != nil {

@@ -117,6 +117,9 @@ func (m *Manager) running(ref string) (state.VM, error) {
 		return vm, err
 	}
 	st, running, err := m.status(vm)
+	if err == nil && running && st != nil && st.Phase == state.PhaseRestarting {
+		err = restarting(vm)
+	}
 	if err == nil && (!running || st == nil || st.Phase != state.PhaseRunning) {
 		err = notRunning(vm)
 	}

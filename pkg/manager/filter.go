@@ -92,7 +92,7 @@ func checkFilter(key, v string) error {
 	case "exited":
 		_, err = strconv.Atoi(v)
 	case "status":
-		states := []State{StateCreated, StateStarting, StateRunning, StatePaused, StateExited, StateBroken}
+		states := []State{StateCreated, StateStarting, StateRunning, StatePaused, StateRestarting, StateExited, StateBroken}
 		if !slices.Contains(states, State(v)) {
 			err = fmt.Errorf("the states are %v", states)
 		}

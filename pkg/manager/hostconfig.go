@@ -17,6 +17,9 @@ type (
 	Ulimit         = state.Ulimit
 	Mount          = state.Mount
 	ThrottleDevice = state.ThrottleDevice
+
+	// RestartPolicy says when a container that has ended is started again.
+	RestartPolicy = state.RestartPolicy
 )
 
 // DefaultShmSize is the size of /dev/shm in bytes, unless told otherwise.
@@ -48,10 +51,34 @@ func checkHostConfig(c *state.Config) error {
 	if h.OOMScoreAdj < -1000 || h.OOMScoreAdj > 1000 {
 		return fmt.Errorf("%w: invalid value %d, range for oom score adj is [-1000, 1000]", ErrInvalid, h.OOMScoreAdj)
 	}
+	if err := checkRestart(h.RestartPolicy, c.AutoRemove); err != nil {
+		return err
+	}
 	if h.ShmSize < 0 {
 		return fmt.Errorf("%w: SHM size can not be less than 0", ErrInvalid)
 	}
 	return checkTmpfs(c.Tmpfs, h.Mounts)
+}
+
+// checkRestart checks a restart policy, in docker's words.
+func checkRestart(p RestartPolicy, autoRemove bool) error {
+	n := p.MaximumRetryCount
+	switch p.Name {
+	case "", state.RestartNo, state.RestartAlways, state.RestartUnlessStopped:
+		if n != 0 {
+			return fmt.Errorf("%w: invalid restart policy: maximum retry count can only be used with 'on-failure'", ErrInvalid)
+		}
+	case state.RestartOnFailure:
+		if n < 0 {
+			return fmt.Errorf("%w: invalid restart policy: maximum retry count cannot be negative", ErrInvalid)
+		}
+	default:
+		return fmt.Errorf("%w: invalid restart policy: unknown policy '%s'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'", ErrInvalid, p.Name)
+	}
+	if autoRemove && !p.None() {
+		return fmt.Errorf("%w: can't create 'AutoRemove' container with restart policy", ErrInvalid)
+	}
+	return nil
 }
 
 // checkTmpfs checks places and options of every tmpfs.

@@ -129,7 +129,7 @@ func (m *Manager) status(vm state.VM) (*state.Status, bool, error) {
 
 // lost reports whether a status whose lock is free was never finished.
 func lost(st *state.Status) bool {
-	return st != nil && (st.Phase == state.PhaseStarting || st.Phase == state.PhaseRunning)
+	return st != nil && st.Phase != state.PhaseExited
 }
 
 // How a container has ended whose supervisor did not say: its VM was killed.
@@ -154,10 +154,11 @@ func (m *Manager) reap(vm state.VM) error {
 	}
 	failpoint.Here(failpoint.ReapFreed)
 	m.log.Info("cleaned up after a supervisor that was lost", "container", id)
+	ran := st.Phase == state.PhaseRunning
 	st.Phase, st.Paused, st.ExitCode, st.Error = state.PhaseExited, false, exitLost, supervisorLost
 	st.FinishedAt = time.Now()
 	st.VMM, st.Supervisor = state.Process{}, state.Process{}
-	if !st.StartedAt.IsZero() {
+	if ran {
 		m.tell(events.Die(m.subject(vm), st.ExitCode, st.FinishedAt.Sub(st.StartedAt)))
 	}
 	c, err := m.state.ReadConfig(id)
@@ -220,7 +221,7 @@ func describeGiven(c *Container, s *state.Config) {
 }
 
 func addStatus(c *Container, s *state.Status) {
-	c.ExitCode, c.OOMKilled, c.Error = s.ExitCode, s.OOMKilled, s.Error
+	c.ExitCode, c.OOMKilled, c.Error, c.RestartCount = s.ExitCode, s.OOMKilled, s.Error, s.RestartCount
 	c.StartedAt, c.FinishedAt = s.StartedAt, s.FinishedAt
 	c.PID, c.SupervisorPID, c.Disks = s.VMM.PID, s.Supervisor.PID, s.Disks
 	c.VMM = VMMInfo(s.Driver)
@@ -239,6 +240,8 @@ func derive(s *state.Status, running bool) State {
 		return StatePaused
 	case running && s.Phase == state.PhaseRunning:
 		return StateRunning
+	case running && s.Phase == state.PhaseRestarting:
+		return StateRestarting
 	case running:
 		return StateStarting
 	}
@@ -256,6 +259,8 @@ func humanStatus(c *Container, now time.Time) string {
 		return "Up " + units.HumanDuration(now.Sub(c.StartedAt))
 	case StatePaused:
 		return "Up " + units.HumanDuration(now.Sub(c.StartedAt)) + " (Paused)"
+	case StateRestarting:
+		return fmt.Sprintf("Restarting (%d) %s ago", c.ExitCode, units.HumanDuration(now.Sub(c.FinishedAt)))
 	}
 	return fmt.Sprintf("Exited (%d) %s ago", c.ExitCode, units.HumanDuration(now.Sub(c.FinishedAt)))
 }

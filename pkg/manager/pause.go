@@ -24,6 +24,9 @@ func (m *Manager) setPaused(ctx context.Context, ref string, op supervisor.Op) e
 	if err != nil {
 		return err
 	}
+	if m.restarts(vm.ID) {
+		return restarting(vm)
+	}
 	answer, err := m.ask(ctx, vm, supervisor.Command{Op: op})
 	if err == nil && answer != "" {
 		err = fmt.Errorf("%w: %s container %s: %s", ErrConflict, op, vm.Name, answer)
@@ -59,6 +62,22 @@ func (m *Manager) holdPaused(ctx context.Context, vm state.VM) (release func() e
 		}
 		return err
 	}, nil
+}
+
+// restarts reports whether a container has ended and is about to be started
+// again by its restart policy.
+func (m *Manager) restarts(id string) bool {
+	st, err := m.state.ReadStatus(id)
+	if err != nil || st == nil || st.Phase != state.PhaseRestarting {
+		return false
+	}
+	running, err := m.state.Running(id)
+	return err == nil && running
+}
+
+// restarting says it in docker's words.
+func restarting(vm state.VM) error {
+	return fmt.Errorf("%w: container %s is restarting, wait until the container is running", ErrConflict, vm.Name)
 }
 
 // paused reports whether a container that runs is paused.

@@ -135,7 +135,8 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 	if p.Start, err = startRequest(c, k.Release); err != nil {
 		return p, err
 	}
-	p.AutoRemove, p.StopSignal, p.StopTimeout = c.AutoRemove, c.StopSignal, stopTimeout(c)
+	p.AutoRemove, p.Restart = c.AutoRemove, c.HostConfig.RestartPolicy
+	p.StopSignal, p.StopTimeout = c.StopSignal, stopTimeout(c)
 	p.LogLimit = logfile.DefaultLimit
 	return p, nil
 }

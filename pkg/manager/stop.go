@@ -156,6 +156,8 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 	switch {
 	case errors.Is(err, state.ErrLocked) && m.paused(vm.ID):
 		return fmt.Errorf("%w: container %s is paused and must be unpaused first, or remove it with -f", ErrConflict, vm.Name)
+	case errors.Is(err, state.ErrLocked) && m.restarts(vm.ID):
+		return fmt.Errorf("%w: container %s is restarting: stop it first, or remove it with -f", ErrConflict, vm.Name)
 	case errors.Is(err, state.ErrLocked):
 		return fmt.Errorf("%w: container %s is running: stop it first, or remove it with -f", ErrConflict, vm.Name)
 	case errors.Is(err, state.ErrNotFound):

@@ -81,7 +81,9 @@ const (
 	StateStarting State = "starting"
 	StateRunning  State = "running"
 	StatePaused   State = "paused"
-	StateExited   State = "exited"
+	// StateRestarting: it has ended, and its restart policy starts it again.
+	StateRestarting State = "restarting"
+	StateExited     State = "exited"
 	// StateBroken is a record that cannot be read; see Container.Problem.
 	StateBroken State = "broken"
 )
@@ -98,12 +100,14 @@ type Container struct {
 	Entrypoint, Cmd []string
 	State           State
 	// Status is State for people: "Up 2 minutes", "Exited (0) 3 seconds ago".
-	Status     string
-	ExitCode   int
-	OOMKilled  bool
-	Error      string // why it could not start, or ended other than by its process
-	StartedAt  time.Time
-	FinishedAt time.Time
+	Status    string
+	ExitCode  int
+	OOMKilled bool
+	Error     string // why it could not start, or ended other than by its process
+	// RestartCount counts the starts by the restart policy since a user's.
+	RestartCount int
+	StartedAt    time.Time
+	FinishedAt   time.Time
 	// PID is the process id of the VMM on the host, 0 when not running.
 	PID           int
 	SupervisorPID int

@@ -34,7 +34,28 @@ type HostConfig struct {
 	DNSOptions []string          `json:"dnsOptions,omitempty"`
 	ExtraHosts []string          `json:"extraHosts,omitempty"` // NAME:ADDRESS
 	Mounts     []Mount           `json:"mounts,omitempty"`
+
+	RestartPolicy RestartPolicy `json:"restartPolicy,omitzero"`
 }
+
+// RestartPolicy says when a container that has ended is started again.
+type RestartPolicy struct {
+	// Name is one of those below; "" is RestartNo.
+	Name string `json:"name,omitempty"`
+	// MaximumRetryCount bounds RestartOnFailure; 0 is no bound.
+	MaximumRetryCount int `json:"maximumRetryCount,omitempty"`
+}
+
+// Names of restart policies, docker's.
+const (
+	RestartNo            = "no"
+	RestartOnFailure     = "on-failure"
+	RestartAlways        = "always"
+	RestartUnlessStopped = "unless-stopped"
+)
+
+// None reports whether the container is never started again.
+func (p RestartPolicy) None() bool { return p.Name == "" || p.Name == RestartNo }
 
 // Ulimit is a resource limit; -1 is none.
 type Ulimit struct {

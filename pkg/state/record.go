@@ -70,11 +70,13 @@ type Given struct {
 // Phase of a container's life, as its supervisor last wrote it.
 type Phase string
 
-// Phases. The lock decides whether PhaseStarting and PhaseRunning are true.
+// Phases. The lock decides whether those before PhaseExited are true.
 const (
 	PhaseStarting Phase = "starting"
 	PhaseRunning  Phase = "running"
-	PhaseExited   Phase = "exited"
+	// PhaseRestarting: it has ended, and its restart policy starts it again.
+	PhaseRestarting Phase = "restarting"
+	PhaseExited     Phase = "exited"
 )
 
 // Status is what the supervisor knows of the container's last start.
@@ -86,6 +88,8 @@ type Status struct {
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
 	ExitCode   int       `json:"exitCode"`
 	OOMKilled  bool      `json:"oomKilled,omitempty"`
+	// RestartCount counts the starts by the restart policy since a user's.
+	RestartCount int `json:"restartCount,omitempty"`
 	// Error says why it could not start, or how it ended other than by its process.
 	Error string `json:"error,omitempty"`
 	// VMM and Supervisor are processes of the host, 0 when there are none.

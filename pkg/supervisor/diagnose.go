@@ -18,6 +18,9 @@ func (s *supervisor) startFailed(phase string, err error) Final {
 		err = context.Cause(s.ctx)
 	}
 	s.log.Info("start failed", "phase", phase, "err", err)
+	if s.before != nil {
+		return s.againFailed(err)
+	}
 	f := Final{ExitCode: exitCode(err), Error: err.Error(), phase: phase}
 	var ge *api.Error
 	if (f.ExitCode == 126 || f.ExitCode == 127) && errors.As(err, &ge) {

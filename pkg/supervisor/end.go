@@ -137,10 +137,14 @@ func (s *supervisor) signal(sig int) error {
 	if sig < 1 || sig > 64 {
 		return fmt.Errorf("invalid signal %d", sig)
 	}
-	select {
-	case <-s.running:
-	default:
-		if sig == int(unix.SIGKILL) {
+	if s.asksForEnd(sig) {
+		s.asked.set()
+	}
+	switch {
+	case s.resting():
+		return nil // it is not started again: that is what was asked for
+	case !closed(s.running):
+		if sig == int(unix.SIGKILL) || s.before != nil && s.asksForEnd(sig) {
 			s.kill(errKilled)
 			return nil
 		}
@@ -187,10 +191,12 @@ func (s *supervisor) stop(cmd Command) {
 	if cmd.Timeout != nil {
 		timeout = *cmd.Timeout
 	}
-	select {
-	case <-s.running:
-	default:
+	s.asked.set()
+	switch {
+	case !closed(s.running):
 		s.kill(errKilled) // nothing in there to be asked yet
+		return
+	case closed(s.ended):
 		return
 	}
 	// A process that cannot write its output may not heed the signal, and one

@@ -34,17 +34,15 @@ func (s *supervisor) sendSignal(sig int) error {
 	ctx, cancel := s.callCtx()
 	defer cancel()
 	err := s.agent.Signal(ctx, api.SignalRequest{ID: s.plan.Start.ID, Signal: sig})
-	if err == nil || sig == int(unix.SIGKILL) { // which the VM's end brings
+	if err == nil || sig == int(unix.SIGKILL) && !hasEnded(err) { // which the VM's end brings
 		s.tell(events.Kill(s.subject(), sig))
 	}
 	return err
 }
 
 // tellEnd tells of the end of a container that had started.
-func (s *supervisor) tellEnd(to events.Subject, f Final) {
-	if s.status.StartedAt.IsZero() {
-		return
-	}
+func (s *supervisor) tellEnd(f Final) {
+	to := s.subject()
 	s.signalMu.Lock()
 	defer s.signalMu.Unlock()
 	if f.OOMKilled {

@@ -12,6 +12,8 @@ import (
 var (
 	errPaused    = errors.New("already paused")
 	errNotPaused = errors.New("not paused")
+	// errRestarting answers what needs a container that runs.
+	errRestarting = errors.New("the container is restarting, wait until it is running")
 )
 
 // pause stops the container's processes, or lets them go on. The guest does it:
@@ -25,6 +27,8 @@ func (s *supervisor) pause(paused bool) error {
 	s.statusMu.Lock()
 	defer s.statusMu.Unlock()
 	switch {
+	case s.status.Phase == state.PhaseRestarting:
+		return errRestarting
 	case s.status.Phase != state.PhaseRunning:
 		return errors.New("the container has ended")
 	case paused && s.status.Paused:

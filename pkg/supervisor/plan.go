@@ -6,6 +6,8 @@
 // those who are attached, and frees everything in every ending. While it lives
 // it answers on the container's control socket (control.go).
 //
+// A restart policy makes it boot one VM after the other (restart.go).
+//
 // It is not a daemon: it ends with its VM. If it is killed, the VMM dies with
 // it, the lock is free, and the next command cleans up from the records.
 package supervisor
@@ -32,11 +34,13 @@ type Plan struct {
 	// until the attached client hangs up. See service.go.
 	Service bool `json:"service,omitempty"`
 	// AutoRemove deletes the container once it has ended.
-	AutoRemove  bool          `json:"autoRemove"`
-	StopSignal  int           `json:"stopSignal"`
-	StopTimeout time.Duration `json:"stopTimeout"` // negative: for ever
-	LogLimit    int64         `json:"logLimit"`    // bytes
-	Limits      Limits        `json:"limits"`
+	AutoRemove bool `json:"autoRemove"`
+	// Restart says whether it is started again then.
+	Restart     state.RestartPolicy `json:"restart,omitzero"`
+	StopSignal  int                 `json:"stopSignal"`
+	StopTimeout time.Duration       `json:"stopTimeout"` // negative: for ever
+	LogLimit    int64               `json:"logLimit"`    // bytes
+	Limits      Limits              `json:"limits"`
 	// Timings of what the manager did before.
 	Timings []state.Timing `json:"timings,omitempty"`
 	// Attached says that a client's socket was handed down; Spawn sets it.

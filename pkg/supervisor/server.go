@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/micropod/micropod/pkg/agent/api"
@@ -21,13 +23,14 @@ const maxWaiting = maxClients - 32
 
 // server answers on the control socket.
 type server struct {
-	s        *supervisor
+	life     atomic.Pointer[supervisor] // of the VM that is there now, or was last
 	listener *net.UnixListener
 	slots    chan struct{}
 	stays    chan struct{} // slots of those who stay
 
-	mu      sync.Mutex
-	waiting map[*client]struct{} // those who get the Final
+	mu sync.Mutex
+	// waiting are those who get the Final: of any end, or only of the last one.
+	waiting map[*client]end
 }
 
 func (s *supervisor) serve() (*server, error) {
@@ -44,11 +47,12 @@ func (s *supervisor) serve() (*server, error) {
 		return nil, fmt.Errorf("protect control socket: %w", err)
 	}
 	srv := &server{
-		s: s, listener: l,
-		slots:   make(chan struct{}, maxClients),
-		stays:   make(chan struct{}, maxWaiting),
-		waiting: map[*client]struct{}{},
+		listener: l,
+		slots:    make(chan struct{}, maxClients),
+		stays:    make(chan struct{}, maxWaiting),
+		waiting:  map[*client]end{},
 	}
+	srv.life.Store(s)
 	go srv.accept()
 	return srv, nil
 }
@@ -75,26 +79,79 @@ func (srv *server) accept() {
 // with the process, so that their end also says that the lock is free.
 func (srv *server) close() { srv.listener.Close() }
 
+// end is which end of the container somebody waits for.
+type end int
+
+const (
+	anyEnd end = iota
+	lastEnd
+)
+
 // final tells everybody who waits how it ended.
-func (srv *server) final(f Final) {
+func (srv *server) final(f Final) { srv.tell(f, anyEnd, lastEnd) }
+
+func (srv *server) tell(f Final, ends ...end) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	var wg sync.WaitGroup
-	for c := range srv.waiting {
+	for c, until := range srv.waiting {
+		if !slices.Contains(ends, until) {
+			continue
+		}
 		wg.Go(func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.conn.SetWriteDeadline(time.Now().Add(srv.s.plan.Limits.Attached))
+			c.conn.SetWriteDeadline(time.Now().Add(srv.life.Load().plan.Limits.Attached))
 			api.WriteMessage(c.conn, api.KindExit, f)
 		})
 	}
 	wg.Wait()
 }
 
-func (srv *server) wait(c *client) {
+// leave is final for an end that is not the last one. Those who are told must
+// not wait for the process.
+func (srv *server) leave(f Final) {
+	srv.tell(f, anyEnd)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	srv.waiting[c] = struct{}{}
+	for c, until := range srv.waiting {
+		if until == anyEnd {
+			c.conn.Close()
+			delete(srv.waiting, c)
+		}
+	}
+}
+
+// signal sends a signal to the container's process. One that asks for the end
+// reaches the process that the restart policy starts meanwhile too.
+func (srv *server) signal(sig int) (err error) {
+	first := true
+	srv.each(func(s *supervisor) {
+		if first || s.asksForEnd(sig) {
+			err = s.signal(sig)
+		}
+		first = false
+	})
+	return err
+}
+
+// each calls do with the present VM, and with the one that took its place
+// meanwhile.
+func (srv *server) each(do func(*supervisor)) {
+	for s := srv.life.Load(); ; {
+		do(s)
+		now := srv.life.Load()
+		if now == s {
+			return
+		}
+		s = now
+	}
+}
+
+func (srv *server) wait(c *client, until end) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.waiting[c] = until
 }
 
 func (srv *server) forget(c *client) {
@@ -113,22 +170,25 @@ func (srv *server) handle(conn net.Conn) {
 	}
 	switch cmd.Op {
 	case OpSignal:
-		srv.reply(c, srv.s.signal(cmd.Signal))
+		srv.reply(c, srv.signal(cmd.Signal))
 	case OpPause, OpUnpause:
-		err := srv.s.pause(cmd.Op == OpPause)
+		life := srv.life.Load()
+		err := life.pause(cmd.Op == OpPause)
 		srv.reply(c, err)
 		if err == nil && cmd.Op == OpPause && cmd.Hold {
 			srv.untilGone(c)
-			srv.s.wake()
+			life.wake()
 		}
 	case OpWatch, OpAttach, OpWait:
 		srv.stay(c, cmd)
 	case OpStop:
-		if cmd.Keep {
-			srv.s.keep.Store(true)
-		}
-		srv.wait(c)
-		go srv.s.stop(cmd)
+		srv.wait(c, lastEnd)
+		go srv.each(func(s *supervisor) {
+			if cmd.Keep {
+				s.keep.Store(true)
+			}
+			s.stop(cmd)
+		})
 		srv.untilGone(c)
 	default:
 		srv.reply(c, fmt.Errorf("unknown operation %q", cmd.Op))
@@ -144,13 +204,16 @@ func (srv *server) stay(c *client, cmd Command) {
 		srv.reply(c, errors.New("too many commands wait for this container"))
 		return
 	}
-	switch cmd.Op {
-	case OpWatch:
-		srv.watch(c)
-	case OpAttach:
-		srv.attach(c, cmd)
+	s := srv.life.Load()
+	switch {
+	case cmd.Op == OpWatch:
+		srv.watch(s, c)
+	case cmd.Op == OpAttach && s.resting():
+		srv.reply(c, errRestarting)
+	case cmd.Op == OpAttach:
+		srv.attach(s, c, cmd)
 	default:
-		srv.wait(c)
+		srv.wait(c, anyEnd)
 		srv.untilGone(c)
 	}
 }
@@ -176,9 +239,9 @@ func (srv *server) untilGone(c *client) {
 }
 
 // watch tells a client of the log's growth, and of the end by closing.
-func (srv *server) watch(c *client) {
-	w := srv.s.hub.watch()
-	defer srv.s.hub.unwatch(w)
+func (srv *server) watch(s *supervisor, c *client) {
+	w := s.hub.watch()
+	defer s.hub.unwatch(w)
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -195,27 +258,27 @@ func (srv *server) watch(c *client) {
 		case <-w:
 		case <-gone:
 			return
-		case <-srv.s.logClosed:
+		case <-s.logClosed:
 			return
 		}
 	}
 }
 
 // attach connects a client to the container's streams.
-func (srv *server) attach(c *client, cmd Command) {
-	srv.wait(c)
+func (srv *server) attach(s *supervisor, c *client, cmd Command) {
+	srv.wait(c, anyEnd)
 	defer srv.forget(c)
-	srv.s.hub.add(c)
-	defer srv.s.hub.remove(c)
-	detached := srv.input(c, cmd)
+	s.hub.add(c)
+	defer s.hub.remove(c)
+	detached := s.input(c, cmd)
 	if cmd.Input && cmd.Once && !detached {
-		srv.s.stdin(nil)
+		s.stdin(nil)
 	}
 }
 
 // input passes on what an attached client sends until it is gone, and reports
 // whether it took its leave.
-func (srv *server) input(c *client, first Command) (detached bool) {
+func (s *supervisor) input(c *client, first Command) (detached bool) {
 	buf := make([]byte, api.MaxData)
 	for {
 		kind, b, err := api.ReadFrame(c.conn, buf)
@@ -225,7 +288,7 @@ func (srv *server) input(c *client, first Command) (detached bool) {
 		switch kind {
 		case api.KindStdin:
 			if first.Input && (len(b) > 0 || first.Once) {
-				srv.s.stdin(b)
+				s.stdin(b)
 			}
 		case api.KindRequest:
 			var cmd Command
@@ -236,8 +299,8 @@ func (srv *server) input(c *client, first Command) (detached bool) {
 			case OpDetach:
 				return true
 			case OpResize:
-				if err := srv.s.resize(cmd); err != nil {
-					srv.s.log.Debug("resize for an attached client", "err", err)
+				if err := s.resize(cmd); err != nil {
+					s.log.Debug("resize for an attached client", "err", err)
 				}
 			}
 		}

@@ -24,7 +24,8 @@ import (
 	"github.com/micropod/micropod/pkg/vmm"
 )
 
-// supervisor is the state of one VM's life.
+// supervisor is the state of one VM's life. With a restart policy there is one
+// for each start; what they share, next hands on.
 type supervisor struct {
 	plan    Plan
 	paths   state.Paths
@@ -33,6 +34,10 @@ type supervisor struct {
 	lock    *state.FileLock
 	log     *slog.Logger
 	journal *events.Journal
+
+	asked  *asked        // for the end
+	before *state.Status // how the start before ended, of one by the restart policy
+	rest   time.Duration // before this start
 
 	outcome *os.File // until the outcome is reported
 	dir     *os.File // the container's directory, see shortPaths
@@ -43,6 +48,7 @@ type supervisor struct {
 	signalMu sync.Mutex // of a signal and of what is told of it
 	statusMu sync.Mutex // from running on
 	status   state.Status
+	recorded bool // the end is in status
 
 	// ctx ends when the VM is to be killed.
 	ctx  context.Context
@@ -85,27 +91,38 @@ func Run(store *state.Store, drivers []vmm.Driver, id string) error {
 	if in.plan.Service {
 		s.serveFiles(in.attached)
 	} else {
-		s.run(in.attached)
+		s.lives(in.attached)
 	}
-	return s.lock.Unlock()
+	return in.lock.Unlock()
 }
 
-// run lives, records the end and tells it to those who wait.
-func (s *supervisor) run(attached net.Conn) {
+// lives is one VM, and those that the restart policy wants after it.
+func (s *supervisor) lives(attached net.Conn) {
+	for ; s != nil; attached = nil {
+		s = s.run(attached)
+	}
+}
+
+// run lives, records the end and tells it to those who wait. The answer is what
+// starts the container again, or nil.
+func (s *supervisor) run(attached net.Conn) *supervisor {
 	final := s.live(attached)
+	if next := s.restart(final); next != nil {
+		return next
+	}
 	s.server.close()
 	s.settle(final)
 	s.server.final(final)
+	return nil
 }
 
 func newSupervisor(store *state.Store, in inherited, drivers []vmm.Driver) (*supervisor, error) {
 	p := in.plan
 	s := &supervisor{
 		plan: p, store: store, paths: state.Paths{Dir: p.Dir}, lock: in.lock, outcome: in.outcome,
-		log:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level(p.Debug)})),
-		running: make(chan struct{}), ended: make(chan struct{}), logClosed: make(chan struct{}),
+		log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level(p.Debug)})),
+		asked: newAsked(),
 	}
-	s.ctx, s.kill = context.WithCancelCause(context.Background())
 	var err error
 	if s.journal, err = events.Open(store.Root()); err != nil {
 		return nil, err
@@ -121,30 +138,18 @@ func newSupervisor(store *state.Store, in inherited, drivers []vmm.Driver) (*sup
 	if s.driver == nil {
 		return nil, fmt.Errorf("no VMM driver is called %q", p.Driver.Name)
 	}
-	s.status = state.Status{
-		Phase: state.PhaseStarting, Driver: p.Driver, Timings: p.Timings,
-		Supervisor: state.IdentifyProcess(os.Getpid()),
-	}
-	for _, d := range p.VM.Disks {
-		s.status.Disks = append(s.status.Disks, d.Path)
-	}
 	if p.Service {
+		s.fresh()
 		return s, nil
 	}
-	return s, s.openStreams()
-}
-
-// openStreams prepares for the container's output and for those who ask for it.
-func (s *supervisor) openStreams() error {
-	w, err := logfile.Create(s.paths.Log(), s.plan.LogLimit)
-	if err != nil {
-		return err
+	if err := s.begin(); err != nil {
+		return nil, err
 	}
-	s.hub = newHub(w, s.log, s.plan.Limits.Attached)
 	if s.server, err = s.serve(); err != nil {
-		w.Close()
+		s.hub.log.Close()
+		return nil, err
 	}
-	return err
+	return s, nil
 }
 
 // record writes the status to where the next command finds it, should this
@@ -154,6 +159,33 @@ func (s *supervisor) record() error {
 		return state.WriteService(s.paths, s.status)
 	}
 	return state.WriteStatus(s.paths, s.status)
+}
+
+// begin prepares what belongs to one VM of a container.
+func (s *supervisor) begin() error {
+	s.fresh()
+	w, err := logfile.Create(s.paths.Log(), s.plan.LogLimit)
+	if err != nil {
+		return err
+	}
+	s.hub = newHub(w, s.log, s.plan.Limits.Attached)
+	return nil
+}
+
+// fresh prepares what belongs to any VM.
+func (s *supervisor) fresh() {
+	s.running, s.ended, s.logClosed = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s.ctx, s.kill = context.WithCancelCause(context.Background())
+	s.status = state.Status{Phase: state.PhaseStarting}
+	if s.before != nil {
+		s.status = *s.before
+	}
+	s.status.Driver, s.status.Timings = s.plan.Driver, s.plan.Timings
+	s.status.Supervisor = state.IdentifyProcess(os.Getpid())
+	s.status.Disks = nil
+	for _, d := range s.plan.VM.Disks {
+		s.status.Disks = append(s.status.Disks, d.Path)
+	}
 }
 
 // shortPaths names the sockets through a descriptor of their directory. A
@@ -185,7 +217,14 @@ func (s *supervisor) onSignals() (stop func()) {
 	go func() {
 		for sig := range ch {
 			s.log.Info("ending the VM", "signal", sig.String())
-			s.kill(errKilled)
+			if s.server == nil { // a VM that serves files
+				s.kill(errKilled)
+				continue
+			}
+			s.server.each(func(s *supervisor) {
+				s.asked.set()
+				s.kill(errKilled)
+			})
 		}
 	}()
 	return func() { signal.Stop(ch) }
@@ -248,9 +287,9 @@ func (s *supervisor) adopt(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	s.server.wait(c)
+	s.server.wait(c, anyEnd)
 	s.hub.add(c)
-	go s.server.attach(c, cmd)
+	go s.server.attach(s, c, cmd)
 }
 
 func (s *supervisor) startVMM() error {
@@ -338,13 +377,16 @@ func (s *supervisor) startProcess() error {
 
 // started makes the running container known.
 func (s *supervisor) started() error {
-	s.status.Phase = state.PhaseRunning
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	s.status.Phase, s.recorded = state.PhaseRunning, false
 	s.status.StartedAt = time.Now()
+	s.status.ExitCode, s.status.OOMKilled = 0, false
+	s.tell(events.Container(events.ActionStart, s.subject()))
 	if err := state.WriteStatus(s.paths, s.status); err != nil {
 		return err
 	}
 	failpoint.HereOr(failpoint.SupervisorRunning, s.machine.PID)
-	s.tell(events.Container(events.ActionStart, s.subject()))
 	close(s.running)
 	s.report(Outcome{OK: true, Timings: s.status.Timings})
 	failpoint.HereOr(failpoint.SupervisorUp, s.machine.PID)
@@ -396,31 +438,4 @@ func (s *supervisor) release() {
 	}
 	close(s.logClosed)
 	failpoint.Here(failpoint.SupervisorFreed)
-}
-
-func (s *supervisor) autoRemove() bool { return s.plan.AutoRemove && !s.keep.Load() }
-
-// settle writes the last status, or removes the container with --rm.
-func (s *supervisor) settle(f Final) {
-	s.statusMu.Lock()
-	defer s.statusMu.Unlock()
-	s.status.Phase, s.status.Paused = state.PhaseExited, false
-	s.status.FinishedAt = time.Now()
-	s.status.ExitCode = f.ExitCode
-	s.status.OOMKilled = f.OOMKilled
-	s.status.Error = f.Error
-	s.status.VMM, s.status.Supervisor = state.Process{}, state.Process{}
-	to := s.subject()
-	s.tellEnd(to, f)
-	if s.autoRemove() {
-		if err := s.store.Remove(s.plan.ID); err != nil {
-			s.log.Error("remove container", "err", err)
-		}
-		s.tell(events.Container(events.ActionDestroy, to))
-	} else if err := state.WriteStatus(s.paths, s.status); err != nil {
-		s.log.Error("write final status", "err", err)
-	}
-	failpoint.Here(failpoint.SupervisorSettled)
-	// Last, so that whoever reads the failure finds everything freed.
-	s.report(Outcome{ExitCode: f.ExitCode, Phase: f.phase, Error: f.Error, Timings: s.status.Timings})
 }

@@ -38,9 +38,13 @@ type fakeVM struct {
 	floods     bool       // prints without end, and looks for signals in between
 	noShutdown bool       // never leaves when asked
 	dead       bool       // the process has ended before SIGKILL comes
+	startsOnce bool       // there is no VM after the first
+
+	rest time.Duration // before the first start, by a restart policy
 
 	mu      sync.Mutex
 	signals []int
+	tokens  []string
 	m       *fakeMachine
 }
 
@@ -60,6 +64,9 @@ func (f *fakeVM) Name() string                           { return "fake" }
 func (f *fakeVM) Probe(context.Context) vmm.Availability { return vmm.Availability{OK: true} }
 
 func (f *fakeVM) Start(_ context.Context, c vmm.Config) (vmm.Machine, error) {
+	if f.startsOnce && f.m != nil {
+		return nil, errors.New("no more VMs")
+	}
 	l, err := net.Listen("unix", c.VsockPath)
 	if err != nil {
 		return nil, err
@@ -112,7 +119,7 @@ func (m *fakeMachine) accept() {
 		io.ReadFull(c, line)
 		fmt.Fprintf(c, "OK 1\n")
 		var o api.Open
-		if api.ReadMessage(c, api.KindOpen, &o) == nil && o.Purpose == api.PurposeStdio && o.Token == "secret" {
+		if api.ReadMessage(c, api.KindOpen, &o) == nil && o.Purpose == api.PurposeStdio && slices.Contains(m.vm.tokens, o.Token) {
 			m.stdio <- c
 		}
 	}
@@ -139,6 +146,9 @@ func (m *fakeMachine) answer(c net.Conn, r api.Request) {
 	reply := api.Reply{ID: r.ID, Result: json.RawMessage(`{"pid":7}`)}
 	switch r.Method {
 	case api.MethodSetup:
+		var s api.SetupRequest
+		json.Unmarshal(r.Params, &s)
+		m.vm.tokens = append(m.vm.tokens, s.Token)
 		if m.vm.garbage {
 			c.Write([]byte("\xff\xff\xff\xff\xff not a frame"))
 			return
@@ -260,6 +270,7 @@ func begin(t *testing.T, vm *fakeVM, change func(*Plan)) *life {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.s.rest = vm.rest
 	ours, theirs := socketPair(t)
 	if p.Service {
 		l.serve(ours, theirs, lock)
@@ -270,11 +281,20 @@ func begin(t *testing.T, vm *fakeVM, change func(*Plan)) *life {
 	}
 	go func() {
 		defer close(l.ended)
-		l.s.run(theirs)
-		theirs.Close() // as the end of the process would
+		l.s.lives(theirs)
+		theirs.Close() // as the end of the process would, and those that wait
+		l.s.server.mu.Lock()
+		for c := range l.s.server.waiting {
+			c.conn.Close()
+		}
+		l.s.server.mu.Unlock()
 		lock.Unlock()
 	}()
-	t.Cleanup(func() { l.s.kill(errKilled); <-l.ended; l.client.Close() })
+	t.Cleanup(func() {
+		l.s.server.each(func(s *supervisor) { s.asked.set(); s.kill(errKilled) })
+		<-l.ended
+		l.client.Close()
+	})
 	return l
 }
 

@@ -1,0 +1,43 @@
+package supervisor
+
+import (
+	"time"
+
+	"github.com/micropod/micropod/internal/failpoint"
+	"github.com/micropod/micropod/pkg/events"
+	"github.com/micropod/micropod/pkg/state"
+)
+
+func (s *supervisor) autoRemove() bool { return s.plan.AutoRemove && !s.keep.Load() }
+
+// settle writes the last status, or removes the container with --rm.
+func (s *supervisor) settle(f Final) {
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	s.recordEnd(state.PhaseExited, f)
+	s.status.Supervisor = state.Process{}
+	to := s.subject()
+	if s.autoRemove() {
+		if err := s.store.Remove(s.plan.ID); err != nil {
+			s.log.Error("remove container", "err", err)
+		}
+		s.tell(events.Container(events.ActionDestroy, to))
+	} else if err := state.WriteStatus(s.paths, s.status); err != nil {
+		s.log.Error("write final status", "err", err)
+	}
+	failpoint.Here(failpoint.SupervisorSettled)
+	// Last, so that whoever reads the failure finds everything freed.
+	s.report(Outcome{ExitCode: f.ExitCode, Phase: f.phase, Error: f.Error, Timings: s.status.Timings})
+}
+
+// recordEnd keeps the end of the container in its status. The caller holds
+// statusMu.
+func (s *supervisor) recordEnd(p state.Phase, f Final) {
+	s.status.Phase, s.status.Paused = p, false
+	s.status.ExitCode, s.status.OOMKilled, s.status.Error = f.ExitCode, f.OOMKilled, f.Error
+	s.status.VMM = state.Process{}
+	if !s.recorded {
+		s.recorded = true
+		s.status.FinishedAt = time.Now()
+	}
+}
