@@ -38,7 +38,7 @@ func (c *createFlags) register(f *pflag.FlagSet) {
 	f.Var(newChecked(&c.annotations, "map", unchecked), "annotation", "Add an annotation to the container (key=value)")
 	f.VarP(newChecked(&c.attach, "list", checkStream), "attach", "a", "Attach to STDIN, STDOUT or STDERR")
 	f.StringVar(&c.cidfile, "cidfile", "", "Write the container ID to the file")
-	f.Var(&c.cpus, "cpus", "Number of CPUs, rounded up to whole virtual CPUs")
+	f.Var(&c.cpus, "cpus", "Number of CPUs; the microVM has the next whole number")
 	f.StringVar(&c.domainname, "domainname", "", "Container NIS domain name")
 	f.StringVar(&c.entrypoint, "entrypoint", "", "Overwrite the default ENTRYPOINT of the image")
 	f.VarP(newChecked(&c.env, "list", checkEnv), "env", "e", "Set environment variables")

@@ -74,6 +74,6 @@ func unsupportedVerbs() []string {
 	return []string{
 		"build", "builder", "buildx", "checkpoint", "compose", "config", "context",
 		"network", "node", "plugin", "prune", "search", "secret", "service", "stack", "swarm", "trust",
-		"update", "volume",
+		"volume",
 	}
 }

@@ -63,7 +63,7 @@ func newRootCommand(a *app) *cobra.Command {
 		group("container", "Manage containers",
 			newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),
 			newKillCommand(a), named(newRemoveCommand(a), "rm", "remove"), newWaitCommand(a), newLogsCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a), newStatsCommand(a),
-			newPauseCommand(a), newUnpauseCommand(a), newRenameCommand(a), newPortCommand(a),
+			newPauseCommand(a), newUnpauseCommand(a), newUpdateCommand(a), newRenameCommand(a), newPortCommand(a),
 			newCopyCommand(a), newDiffCommand(a), newExportCommand(a), newCommitCommand(a),
 			newInspectCommand(a, "container"), newContainerPruneCommand(a), named(newListCommand(a), "ls", "list", "ps")),
 		group("image", "Manage images",
@@ -81,7 +81,7 @@ func verbs(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newRunCommand(a), newCreateCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a),
 		newKillCommand(a), newRemoveCommand(a), newWaitCommand(a), newLogsCommand(a), newExecCommand(a), newAttachCommand(a), newTopCommand(a), newStatsCommand(a),
-		newPauseCommand(a), newUnpauseCommand(a), newRenameCommand(a), newPortCommand(a), newInspectCommand(a, ""),
+		newPauseCommand(a), newUnpauseCommand(a), newUpdateCommand(a), newRenameCommand(a), newPortCommand(a), newInspectCommand(a, ""),
 		newCopyCommand(a), newDiffCommand(a), newExportCommand(a), newCommitCommand(a),
 		newListCommand(a), newPullCommand(a), newImagesCommand(a), newRemoveImageCommand(a), newLoadCommand(a),
 		newSaveCommand(a), newTagCommand(a), newHistoryCommand(a), newPushCommand(a),

@@ -149,6 +149,8 @@ func (s *source) kind(t *testing.T, e ast.Expr) string {
 		return "integer, nanoseconds"
 	case "json.RawMessage":
 		return "JSON"
+	case "specs.LinuxResources":
+		return "object, OCI runtime spec's linux.resources"
 	case "specs.Process":
 		return "object, OCI runtime spec's process"
 	case "specs.Spec":

@@ -79,12 +79,13 @@ func cgroupFiles(r *specs.LinuxResources) map[string]string {
 	if r.Pids != nil {
 		limit("pids.max", r.Pids.Limit)
 	}
-	if c := r.CPU; c != nil && c.Quota != nil && *c.Quota > 0 {
+	if c := r.CPU; c != nil && c.Quota != nil && *c.Quota != 0 {
 		period := uint64(100000)
 		if c.Period != nil && *c.Period > 0 {
 			period = *c.Period
 		}
-		files["cpu.max"] = fmt.Sprintf("%d %d", *c.Quota, period)
+		limit("cpu.max", c.Quota)
+		files["cpu.max"] += fmt.Sprintf(" %d", period)
 	}
 	if c := r.CPU; c != nil && c.Shares != nil && *c.Shares >= 2 {
 		// The scale of cgroup v1 to that of v2, as every runtime converts it.

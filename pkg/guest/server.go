@@ -198,6 +198,12 @@ func (a *agent) call(c *control, req api.Request) (result any, after func(), err
 		}
 		r, err := a.stats(p)
 		return r, nil, err
+	case api.MethodUpdate:
+		var p api.UpdateRequest
+		if err := decodeParams(req, &p); err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, a.update(p)
 	case api.MethodShutdown:
 		return nil, a.quit, nil
 	}

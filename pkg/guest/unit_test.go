@@ -342,8 +342,8 @@ func TestCgroupFiles(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%v", got)
 	}
-	got = cgroupFiles(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &none}, Pids: &specs.LinuxPids{Limit: &none}})
-	if !reflect.DeepEqual(got, map[string]string{"memory.max": "max", "pids.max": "max"}) {
+	got = cgroupFiles(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &none}, Pids: &specs.LinuxPids{Limit: &none}, CPU: &specs.LinuxCPU{Quota: &none}})
+	if !reflect.DeepEqual(got, map[string]string{"memory.max": "max", "pids.max": "max", "cpu.max": "max 100000"}) {
 		t.Errorf("%v", got)
 	}
 }

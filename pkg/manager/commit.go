@@ -108,7 +108,7 @@ func committedSettings(c *state.Config, base image.Settings) image.Settings {
 		ImageConfig: ocispec.ImageConfig{
 			User: c.User, WorkingDir: c.Workdir, Entrypoint: entrypoint, Cmd: cmd,
 			Env: committedEnv(c, base.Env), Labels: c.Labels,
-			StopSignal: base.StopSignal, ExposedPorts: set(c.ExposedPorts), Volumes: set(c.Volumes),
+			StopSignal: base.StopSignal, ExposedPorts: keySet(c.ExposedPorts), Volumes: keySet(c.Volumes),
 		},
 		Healthcheck: base.Healthcheck,
 	}
@@ -130,8 +130,8 @@ func committedEnv(c *state.Config, base []string) []string {
 	})
 }
 
-// set is the words as the keys of a map, nil for none.
-func set(words []string) map[string]struct{} {
+// keySet is the words as the keys of a map, nil for none.
+func keySet(words []string) map[string]struct{} {
 	var all map[string]struct{}
 	for _, w := range words {
 		if all == nil {

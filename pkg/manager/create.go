@@ -185,6 +185,7 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 	if c.StopSignal, err = stopSignal(c.Given.StopSignal); err != nil {
 		return c, err
 	}
+	c.HostConfig.NanoCPUs = nanoCPUs(o.CPUs)
 	if err := checkHostConfig(&c); err != nil {
 		return c, err
 	}
@@ -261,10 +262,6 @@ func stopSignal(name string) (int, error) {
 }
 
 func resources(c *state.Config, o CreateOptions) error {
-	if o.CPUs > 0 && (o.HostConfig.CPUPeriod > 0 || o.HostConfig.CPUQuota > 0) {
-		return fmt.Errorf("%w: conflicting options: CPUs and CPU period or quota cannot both be set", ErrInvalid)
-	}
-	c.HostConfig.NanoCPUs = int64(o.CPUs * 1e9)
 	c.CPUs = max(1, int(math.Ceil(max(o.CPUs, quotaCPUs(o.HostConfig)))))
 	if o.CPUs < 0 || c.CPUs > maxCPUs {
 		return fmt.Errorf("%w: %g CPUs: a VM has 1 to %d", ErrInvalid, o.CPUs, maxCPUs)

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -51,6 +52,9 @@ func checkHostConfig(c *state.Config) error {
 	if h.OOMScoreAdj < -1000 || h.OOMScoreAdj > 1000 {
 		return fmt.Errorf("%w: invalid value %d, range for oom score adj is [-1000, 1000]", ErrInvalid, h.OOMScoreAdj)
 	}
+	if err := checkNanoCPUs(h); err != nil {
+		return err
+	}
 	if err := checkRestart(h.RestartPolicy, c.AutoRemove); err != nil {
 		return err
 	}
@@ -58,6 +62,26 @@ func checkHostConfig(c *state.Config) error {
 		return fmt.Errorf("%w: SHM size can not be less than 0", ErrInvalid)
 	}
 	return checkTmpfs(c.Tmpfs, h.Mounts)
+}
+
+// nanoCPUs is a number of processors as docker keeps it.
+func nanoCPUs(cpus float64) int64 { return int64(math.Round(cpus * 1e9)) }
+
+// nanoQuota is the quota of the default period that gives so much of processors.
+func nanoQuota(nano int64) *int64 {
+	quota := nano * cpuPeriod / 1e9
+	return &quota
+}
+
+// checkNanoCPUs refuses two ways to say the same.
+func checkNanoCPUs(h HostConfig) error {
+	switch {
+	case h.NanoCPUs > 0 && h.CPUPeriod > 0:
+		return fmt.Errorf("%w: conflicting options: Nano CPUs and CPU Period cannot both be set", ErrInvalid)
+	case h.NanoCPUs > 0 && h.CPUQuota > 0:
+		return fmt.Errorf("%w: conflicting options: Nano CPUs and CPU Quota cannot both be set", ErrInvalid)
+	}
+	return nil
 }
 
 // checkRestart checks a restart policy, in docker's words.

@@ -143,7 +143,7 @@ func rlimits(ulimits []state.Ulimit) []specs.POSIXRlimit {
 // limits are the container's own in its VM.
 func limits(h state.HostConfig) *specs.LinuxResources {
 	r := &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: h.CPUSetCPUs}}
-	if h.PidsLimit > 0 {
+	if h.PidsLimit != 0 {
 		r.Pids = &specs.LinuxPids{Limit: &h.PidsLimit}
 	}
 	if h.MemoryReservation > 0 {
@@ -157,12 +157,12 @@ func limits(h state.HostConfig) *specs.LinuxResources {
 		period := uint64(h.CPUPeriod)
 		r.CPU.Period = &period
 	}
-	if h.CPUQuota > 0 {
+	if h.CPUQuota != 0 {
 		r.CPU.Quota = &h.CPUQuota
 	}
 	if h.NanoCPUs > 0 {
-		period, quota := uint64(cpuPeriod), h.NanoCPUs*cpuPeriod/1e9
-		r.CPU.Period, r.CPU.Quota = &period, &quota
+		period := uint64(cpuPeriod)
+		r.CPU.Period, r.CPU.Quota = &period, nanoQuota(h.NanoCPUs)
 	}
 	return r
 }

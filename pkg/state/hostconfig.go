@@ -15,10 +15,10 @@ type HostConfig struct {
 	OOMScoreAdj int      `json:"oomScoreAdj,omitempty"`
 	ShmSize     int64    `json:"shmSize,omitempty"` // bytes; 0 is 64 MiB
 
-	NanoCPUs          int64  `json:"nanoCpus,omitempty"` // --cpus, in billionths
 	CPUShares         int64  `json:"cpuShares,omitempty"`
 	CPUPeriod         int64  `json:"cpuPeriod,omitempty"` // microseconds
-	CPUQuota          int64  `json:"cpuQuota,omitempty"`  // microseconds of each period
+	CPUQuota          int64  `json:"cpuQuota,omitempty"`  // microseconds of each period; less than 0: none
+	NanoCPUs          int64  `json:"nanoCpus,omitempty"`  // billionths of a processor
 	CPUSetCPUs        string `json:"cpusetCpus,omitempty"`
 	MemoryReservation int64  `json:"memoryReservation,omitempty"` // bytes
 

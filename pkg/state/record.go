@@ -13,8 +13,8 @@ import (
 const schemaVersion = 1
 
 // Config describes a container, resolved from its image and the user's
-// options. It is written once, when the container is created, so that the
-// container starts the same way after its image's tag has moved.
+// options. It is written when the container is created, so that the container
+// starts the same way after its image's tag has moved, and by WriteConfig only.
 type Config struct {
 	Version int       `json:"version"`
 	ID      string    `json:"id"`
@@ -169,6 +169,22 @@ func (s *Store) ReadConfig(id string) (*Config, error) {
 		return nil, err
 	}
 	return &c, nil
+}
+
+// LockConfig takes the lock of a container's description, for a change of it. It
+// keeps other changes out, not readers and not a start.
+func (s *Store) LockConfig(id string) (*FileLock, error) {
+	if _, err := os.Stat(s.Paths(id).Config()); err != nil {
+		return nil, fmt.Errorf("lock container %s: %w", id, err)
+	}
+	return Lock(s.Paths(id).Config())
+}
+
+// WriteConfig replaces a container's description durably. Only the holder of its
+// LockConfig may call it.
+func (s *Store) WriteConfig(c *Config) error {
+	c.Version = schemaVersion
+	return writeJSON(s.Paths(c.ID).Config(), c)
 }
 
 // ReadStatus reads a container's status; nil without an error when it was

@@ -66,7 +66,7 @@ const (
 // Paths names the files of one container.
 type Paths struct{ Dir string }
 
-// Config is the container's description, written once.
+// Config is the container's description.
 func (p Paths) Config() string { return filepath.Join(p.Dir, fileConfig) }
 
 // Status is what the supervisor last wrote.

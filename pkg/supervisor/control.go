@@ -23,8 +23,10 @@ const (
 	// by a Reply.
 	OpPause   Op = "pause"
 	OpUnpause Op = "unpause"
-	OpResize  Op = "resize"
-	OpDetach  Op = "detach"
+	// OpUpdate makes the changes of Update, and is answered by a Reply.
+	OpUpdate Op = "update"
+	OpResize Op = "resize"
+	OpDetach Op = "detach"
 	// OpWait only waits.
 	OpWait Op = "wait"
 	// OpWatch sends an empty frame whenever the log has grown.
@@ -48,9 +50,11 @@ type Command struct {
 	// its loss, is the end of the container's.
 	Input bool `json:"input,omitempty"`
 	Once  bool `json:"once,omitempty"`
+	// Update is what OpUpdate changes.
+	Update *Update `json:"update,omitempty"`
 }
 
-// Reply answers OpSignal, OpPause and OpUnpause, and whatever is refused.
+// Reply answers OpSignal, OpPause, OpUnpause and OpUpdate, and whatever is refused.
 type Reply struct {
 	Error string `json:"error,omitempty"`
 }

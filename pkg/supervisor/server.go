@@ -179,6 +179,10 @@ func (srv *server) handle(conn net.Conn) {
 			srv.untilGone(c)
 			life.wake()
 		}
+	case OpUpdate:
+		var err error
+		srv.each(func(s *supervisor) { err = s.update(cmd.Update) })
+		srv.reply(c, err)
 	case OpWatch, OpAttach, OpWait:
 		srv.stay(c, cmd)
 	case OpStop:
