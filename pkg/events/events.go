@@ -136,6 +136,11 @@ func Kill(s Subject, signal int) Event {
 	return Container(ActionKill, s, "signal", strconv.Itoa(signal))
 }
 
+// Exec is the action of a process of exec with a command.
+func Exec(a Action, command []string) Action {
+	return a + ": " + Action(strings.Join(command, " "))
+}
+
 // Is reports whether the event's action is a, whatever follows it.
 func (e Event) Is(a Action) bool {
 	return e.Action == a || strings.HasPrefix(string(e.Action), string(a)+": ")

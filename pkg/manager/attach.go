@@ -122,6 +122,9 @@ func (a *Attachment) output(s *Streams, detached <-chan struct{}) {
 	select {
 	case <-detached:
 		a.result = Result{Detached: true}
+		if vm, err := a.m.state.Resolve(a.id); err == nil {
+			a.m.tellContainer(events.ActionDetach, vm)
+		}
 		return
 	default:
 	}

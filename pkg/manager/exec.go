@@ -18,6 +18,7 @@ import (
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/supervisor"
 )
 
 // ExecOptions describe a further process in a container that runs. The zero
@@ -60,10 +61,10 @@ type ExecError struct {
 func (e *ExecError) Error() string { return e.Err.Error() }
 func (e *ExecError) Unwrap() error { return e.Err }
 
-// Exec starts a process in a container that runs. The connection goes to the
-// guest itself, past the supervisor. With streams the caller gets the Execution;
-// without, the process is on its own and the Execution is nil. A caller that
-// goes away leaves the process running.
+// Exec starts a process in a container that runs. With streams the connection
+// goes to the guest itself, past the supervisor, and the caller gets the
+// Execution; without, the supervisor starts the process, and the Execution is
+// nil. A caller that goes away leaves the process running.
 func (m *Manager) Exec(ctx context.Context, ref string, o ExecOptions, s *Streams) (*Execution, error) {
 	vm, err := m.running(ref)
 	if err == nil && m.paused(vm.ID) {
@@ -76,6 +77,9 @@ func (m *Manager) Exec(ctx context.Context, ref string, o ExecOptions, s *Stream
 	if err != nil {
 		return nil, err
 	}
+	if s == nil {
+		return nil, m.execDetached(ctx, vm, execRequest(state.NewID(), c, o, nil))
+	}
 	g, err := m.guest(vm)
 	if err != nil {
 		return nil, err
@@ -86,28 +90,37 @@ func (m *Manager) Exec(ctx context.Context, ref string, o ExecOptions, s *Stream
 		return nil, m.guestLost(vm, err)
 	}
 	failpoint.Here(failpoint.ExecDialled)
-	if s != nil {
-		if e.stdio, err = agent.OpenStdio(ctx, g.vsock, g.token, e.id); err != nil {
-			e.client.Close()
-			return nil, m.guestLost(vm, err)
-		}
+	if e.stdio, err = agent.OpenStdio(ctx, g.vsock, g.token, e.id); err != nil {
+		e.client.Close()
+		return nil, m.guestLost(vm, err)
 	}
 	e.tell = func(a events.Action, attributes ...string) {
 		m.tellContainer(a, vm, append(attributes, "execID", e.id)...)
 	}
 	failpoint.Here(failpoint.ExecStreams)
-	command := ": " + strings.Join(o.Command, " ")
-	e.tell(events.ActionExecCreate + events.Action(command))
-	if _, err = e.client.Exec(ctx, execRequest(e.id, c, o, s)); err == nil {
-		e.tell(events.ActionExecStart + events.Action(command))
-	}
-	if err != nil || s == nil {
+	e.tell(events.Exec(events.ActionExecCreate, o.Command))
+	e.tell(events.Exec(events.ActionExecStart, o.Command))
+	if _, err = e.client.Exec(ctx, execRequest(e.id, c, o, s)); err != nil {
 		e.close()
 		return nil, m.execError(vm, err)
 	}
 	failpoint.Here(failpoint.ExecStarted)
 	e.run(o.TTY, s)
 	return e, nil
+}
+
+// execDetached has the supervisor start a process: it stays, and hears of the end.
+func (m *Manager) execDetached(ctx context.Context, vm state.VM, r api.ExecRequest) error {
+	answer, err := m.ask(ctx, vm, supervisor.Command{Op: supervisor.OpExec, Exec: &r})
+	switch {
+	case err != nil:
+		return err
+	case answer.Code != "":
+		return m.execError(vm, &api.Error{Code: answer.Code, Message: answer.Error})
+	case answer.Error != "":
+		return m.guestLost(vm, errors.New(answer.Error))
+	}
+	return nil
 }
 
 // running finds a container whose process runs.

@@ -28,8 +28,8 @@ func (m *Manager) setPaused(ctx context.Context, ref string, op supervisor.Op) e
 		return restarting(vm)
 	}
 	answer, err := m.ask(ctx, vm, supervisor.Command{Op: op})
-	if err == nil && answer != "" {
-		err = fmt.Errorf("%w: %s container %s: %s", ErrConflict, op, vm.Name, answer)
+	if err == nil && answer.Error != "" {
+		err = fmt.Errorf("%w: %s container %s: %s", ErrConflict, op, vm.Name, answer.Error)
 	}
 	return err
 }

@@ -82,28 +82,28 @@ func (m *Manager) Kill(ctx context.Context, ref string, sig syscall.Signal) erro
 
 func (m *Manager) signal(ctx context.Context, vm state.VM, sig int) error {
 	answer, err := m.ask(ctx, vm, supervisor.Command{Op: supervisor.OpSignal, Signal: sig})
-	if err == nil && answer != "" {
-		err = fmt.Errorf("signal %s: %s", vm.Name, answer)
+	if err == nil && answer.Error != "" {
+		err = fmt.Errorf("signal %s: %s", vm.Name, answer.Error)
 	}
 	return err
 }
 
 // ask sends a command that is answered at once; the answer says what is wrong.
-func (m *Manager) ask(ctx context.Context, vm state.VM, cmd supervisor.Command) (answer string, err error) {
+func (m *Manager) ask(ctx context.Context, vm state.VM, cmd supervisor.Command) (answer supervisor.Reply, err error) {
 	c, err := m.dial(ctx, vm, cmd)
 	if err != nil {
-		return "", err
+		return answer, err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	r, err := c.Reply()
 	if ctx.Err() != nil {
-		return "", ctx.Err()
+		return answer, ctx.Err()
 	}
 	if errors.Is(err, supervisor.ErrGone) {
 		err = notRunning(vm)
 	}
-	return r.Error, err
+	return r, err
 }
 
 // Restart stops a container and starts it again, detached. One that is to be

@@ -70,8 +70,8 @@ func (m *Manager) updateRunning(ctx context.Context, vm state.VM, c *state.Confi
 		u.MemoryMiB = c.MemoryMiB
 	}
 	answer, err := m.ask(ctx, vm, supervisor.Command{Op: supervisor.OpUpdate, Update: &u})
-	if err == nil && answer != "" {
-		err = fmt.Errorf("%w: update container %s: %s", ErrConflict, vm.Name, answer)
+	if err == nil && answer.Error != "" {
+		err = fmt.Errorf("%w: update container %s: %s", ErrConflict, vm.Name, answer.Error)
 	}
 	return err
 }

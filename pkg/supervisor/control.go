@@ -2,6 +2,8 @@ package supervisor
 
 import (
 	"time"
+
+	"github.com/micropod/micropod/pkg/agent/api"
 )
 
 // Op is what a client wants of a supervisor.
@@ -23,6 +25,9 @@ const (
 	// by a Reply.
 	OpPause   Op = "pause"
 	OpUnpause Op = "unpause"
+	// OpExec starts the process of Exec, which nobody is joined to, and is answered
+	// by a Reply.
+	OpExec Op = "exec"
 	// OpUpdate makes the changes of Update, and is answered by a Reply.
 	OpUpdate Op = "update"
 	OpResize Op = "resize"
@@ -52,11 +57,15 @@ type Command struct {
 	Once  bool `json:"once,omitempty"`
 	// Update is what OpUpdate changes.
 	Update *Update `json:"update,omitempty"`
+	// Exec is what OpExec starts.
+	Exec *api.ExecRequest `json:"exec,omitempty"`
 }
 
-// Reply answers OpSignal, OpPause, OpUnpause and OpUpdate, and whatever is refused.
+// Reply answers OpSignal, OpPause, OpUnpause, OpExec and OpUpdate, and whatever is refused.
 type Reply struct {
 	Error string `json:"error,omitempty"`
+	// Code of the guest's own errors.
+	Code api.Code `json:"code,omitempty"`
 }
 
 // Final tells how the container ended.

@@ -65,6 +65,7 @@ func (s *supervisor) awaitExit() (api.Exit, error) {
 		select {
 		case e, ok := <-s.agent.Exits():
 			if ok && e.ID != s.plan.Start.ID {
+				s.execEnded(e)
 				continue
 			}
 			if ok {

@@ -179,6 +179,8 @@ func (srv *server) handle(conn net.Conn) {
 			srv.untilGone(c)
 			life.wake()
 		}
+	case OpExec:
+		srv.reply(c, srv.life.Load().exec(cmd.Exec))
 	case OpUpdate:
 		var err error
 		srv.each(func(s *supervisor) { err = s.update(cmd.Update) })
@@ -226,6 +228,10 @@ func (srv *server) reply(c *client, err error) {
 	var r Reply
 	if err != nil {
 		r.Error = err.Error()
+	}
+	var refused *api.Error
+	if errors.As(err, &refused) {
+		r.Code = refused.Code
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -158,6 +158,14 @@ func (m *fakeMachine) answer(c net.Conn, r api.Request) {
 		if reply.Error == nil {
 			defer func() { go m.process(c) }()
 		}
+	case api.MethodExec:
+		var e api.ExecRequest
+		json.Unmarshal(r.Params, &e)
+		if e.ID == "none" {
+			reply.Error = &api.Error{Code: api.CodeNotFound, Message: "no such command"}
+		} else {
+			defer api.WriteMessage(c, api.KindExit, api.Exit{ID: e.ID, Code: 4, At: time.Now()})
+		}
 	case api.MethodSignal:
 		var s api.SignalRequest
 		json.Unmarshal(r.Params, &s)
