@@ -27,6 +27,7 @@ type createFlags struct {
 	cidfile, vmm, kernel                                  string
 	tty, interactive, rm, init, readOnly, quiet           bool
 	hostFlags
+	logFlags
 }
 
 // register adds the flags to the command's flag set, which stops at IMAGE: what
@@ -67,6 +68,7 @@ func (c *createFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&c.vmm, "vmm", "auto", "Virtual machine monitor (auto, firecracker, qemu)")
 	f.StringVarP(&c.workdir, "workdir", "w", "", "Working directory inside the container")
 	c.hostFlags.register(f)
+	c.logFlags.register(f)
 }
 
 // options checks what was typed and turns it into the manager's words. f tells
@@ -88,7 +90,7 @@ func (c *createFlags) options(f *pflag.FlagSet, args []string) (manager.CreateOp
 	if f.Changed("stop-timeout") {
 		o.StopTimeout = grace(c.stopTimeout)
 	}
-	steps := []func(*manager.CreateOptions) error{c.checkName, c.checkWorkdir, c.checkPolicies, c.checkStop, c.readEnv, c.readLabels, c.readStorage, c.hostConfig}
+	steps := []func(*manager.CreateOptions) error{c.checkName, c.checkWorkdir, c.checkPolicies, c.checkStop, c.readEnv, c.readLabels, c.readStorage, c.hostConfig, c.logConfig}
 	for _, step := range steps {
 		if err := step(&o); err != nil {
 			return o, err

@@ -37,7 +37,7 @@ func unsupportedCreateFlags() []dockerFlag {
 		"cpuset-mems", "device", "device-cgroup-rule",
 		"gpus", "health-cmd", "health-interval", "health-retries", "health-start-interval", "health-start-period", "health-timeout",
 		"io-maxbandwidth", "io-maxiops", "ip", "ip6", "isolation", "kernel-memory", "link", "link-local-ip",
-		"log-driver", "log-opt", "mac-address", "memory-swappiness",
+		"mac-address", "memory-swappiness",
 		"net-alias", "network-alias", "runtime", "volume-driver", "volumes-from",
 	} {
 		flags = append(flags, valued(name, ""))

@@ -36,12 +36,18 @@ type hostConfigView struct {
 	ExtraHosts                                          []string
 	Tmpfs                                               map[string]string `json:",omitempty"`
 	Mounts                                              []mountView       `json:",omitempty"`
+	LogConfig                                           logConfigView
 	CgroupnsMode, IpcMode, PidMode, UTSMode, UsernsMode string
 }
 
 type restartPolicyView struct {
 	Name              string
 	MaximumRetryCount int
+}
+
+type logConfigView struct {
+	Type   string
+	Config map[string]string
 }
 
 type ulimitView struct {
@@ -75,7 +81,8 @@ func inspectHostConfig(c *manager.Container) hostConfigView {
 		BlkioWeightDevice:  []struct{}{},
 		BlkioDeviceReadBps: inspectThrottle(h.DeviceReadBps), BlkioDeviceWriteBps: inspectThrottle(h.DeviceWriteBps),
 		BlkioDeviceReadIOps: inspectThrottle(h.DeviceReadIOps), BlkioDeviceWriteIOps: inspectThrottle(h.DeviceWriteIOps),
-		Tmpfs: tmpfsView(c.Tmpfs), CgroupnsMode: "private", IpcMode: "private",
+		LogConfig: logConfigView{Type: cmp.Or(h.LogConfig.Type, "local"), Config: notNil(h.LogConfig.Config)},
+		Tmpfs:     tmpfsView(c.Tmpfs), CgroupnsMode: "private", IpcMode: "private",
 	}
 	if h.PidsLimit != 0 {
 		v.PidsLimit = &h.PidsLimit

@@ -12,7 +12,7 @@ import (
 )
 
 func newLogsCommand(a *app) *cobra.Command {
-	var follow, timestamps bool
+	var follow, timestamps, details bool
 	var since, until, tail string
 	c := newVerb("logs [OPTIONS] CONTAINER", "Fetch the logs of a container", arguments(1, 1), nil)
 	f := c.Flags()
@@ -21,10 +21,10 @@ func newLogsCommand(a *app) *cobra.Command {
 	f.StringVarP(&tail, "tail", "n", "all", "Number of lines to show from the end of the logs")
 	f.BoolVarP(&timestamps, "timestamps", "t", false, "Show timestamps")
 	f.StringVar(&until, "until", "", `Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
-	refuse(f, []dockerFlag{boolean("details")})
+	f.BoolVar(&details, "details", false, "Show extra details provided to logs")
 	c.ValidArgsFunction = a.completeContainers()
 	c.RunE = func(c *cobra.Command, args []string) error {
-		o := manager.LogOptions{Follow: follow, Timestamps: timestamps, Out: a.out, Err: a.err}
+		o := manager.LogOptions{Follow: follow, Timestamps: timestamps, Details: details, Out: a.out, Err: a.err}
 		var err error
 		if o.Tail, err = parseTail(tail); err != nil {
 			return err

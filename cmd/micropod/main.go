@@ -45,11 +45,12 @@ func openManager(a *app) (*manager.Manager, error) {
 			}),
 			qemu.New(qemu.Options{Log: a.log}),
 		},
-		Agent:      agentFiles,
-		Supervisor: supervisorCommand(self, root, a.globals),
-		Log:        a.log,
-		Warn:       func(message string) { a.warn("%s", message) },
-		Debug:      a.globals.debug, NoTemplates: !a.globals.templates,
+		Agent:         agentFiles,
+		Supervisor:    supervisorCommand(self, root, a.globals),
+		Log:           a.log,
+		JournalSocket: os.Getenv("MICROPOD_JOURNAL_SOCKET"),
+		Warn:          func(message string) { a.warn("%s", message) },
+		Debug:         a.globals.debug, NoTemplates: !a.globals.templates,
 	})
 }
 

@@ -27,9 +27,10 @@ const waitLimit = 2 * time.Minute
 
 func vmCommands() map[string]scriptCommand {
 	return map[string]scriptCommand{
-		"waitfor": waitFor,
-		"noleaks": noLeaks,
-		"expect":  expect,
+		"waitfor":  waitFor,
+		"noleaks":  noLeaks,
+		"expect":   expect,
+		"journald": startJournald,
 	}
 }
 

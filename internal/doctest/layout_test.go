@@ -55,9 +55,10 @@ func TestLayoutFields(t *testing.T) {
 // TestNumbersInText compares numbers that the pages' sentences hold.
 func TestNumbersInText(t *testing.T) {
 	tests := []struct{ page, dir, name, value, said string }{
-		{layoutPage, "pkg/logfile", "DefaultLimit", fmt.Sprint(10 << 20), "A file has at most 10 MiB"},
-		{layoutPage, "pkg/logfile", "maxText", fmt.Sprint(16 << 10), "A piece has at most 16 KiB"},
 		{layoutPage, "pkg/supervisor", "maxLog", fmt.Sprint(1 << 20), "emptied at each start, and at 1 MiB"},
+		{layoutPage, "pkg/logdriver", "defaultMaxSize", fmt.Sprint(20 << 20), "A file has at most 20 MiB"},
+		{layoutPage, "pkg/logdriver", "defaultMaxFiles", "5", "There are at most 5 files"},
+		{layoutPage, "pkg/logfile", "MaxText", fmt.Sprint(16 << 10), "A piece has at most 16 KiB"},
 		{layoutPage, "pkg/events", "defaultLimit", fmt.Sprint(4 << 20), "once that had 4 MiB"},
 		{layoutPage, "pkg/manager", "consoleLimit", fmt.Sprint(1 << 20), "the guest's serial console; at most 1 MiB"},
 		{layoutPage, "pkg/manager", "defaultStop", "10s", "absent is 10 s"},

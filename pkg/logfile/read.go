@@ -2,7 +2,6 @@ package logfile
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,7 @@ import (
 	"time"
 )
 
-// Line is one entry of a log.
+// Line is an entry that was read.
 type Line struct {
 	At     time.Time
 	Stream Stream
@@ -21,8 +20,7 @@ type Line struct {
 	Text []byte
 }
 
-// maxEntry bounds one line of the file: text, time, stream, tag.
-const maxEntry = maxText + 128
+func (l Line) sound() bool { return l.Stream == Stdout || l.Stream == Stderr }
 
 // Options select entries.
 type Options struct {
@@ -34,33 +32,34 @@ type Options struct {
 	Grown <-chan struct{}
 }
 
-// Read calls emit for each selected entry of the log at path, oldest first.
-// With o.Grown it goes on until that is closed or ctx ends. A log that was
-// never written is empty.
-func Read(ctx context.Context, path string, o Options, emit func(Line) error) error {
+func (o Options) selects(l Line) bool {
+	return !l.At.Before(o.Since) && (o.Until.IsZero() || !l.At.After(o.Until))
+}
+
+// Read calls emit for each selected entry of a log, oldest first. With o.Grown
+// it goes on until that is closed or ctx ends. A log that was never written is
+// empty.
+func Read(ctx context.Context, c Config, o Options, emit func(Line) error) error {
+	r := &reader{c: c, next: 1, selected: o.selects, emit: emit}
 	if o.Tail >= 0 {
-		n, err := count(path, o)
-		if err != nil {
+		var err error
+		if r.next, r.skip, err = tail(ctx, c, o); err != nil {
 			return err
 		}
-		emit = skip(max(0, n-o.Tail), emit)
+		r.skipIn = r.next
 	}
-	r := &reader{path: path, o: o, emit: emit}
 	defer r.close()
-	if err := r.older(); err != nil {
-		return err
-	}
 	for {
-		if err := r.drain(); err != nil {
+		if err := r.drain(ctx); err != nil {
 			return err
 		}
-		if o.Grown == nil {
+		if o.Grown == nil || ctx.Err() != nil {
 			return nil
 		}
 		select {
 		case _, more := <-o.Grown:
 			if !more {
-				return r.drain()
+				return r.drain(ctx)
 			}
 		case <-ctx.Done():
 			return nil
@@ -68,32 +67,41 @@ func Read(ctx context.Context, path string, o Options, emit func(Line) error) er
 	}
 }
 
-// count returns how many entries are there now.
-func count(path string, o Options) (int, error) {
-	n := 0
-	o.Grown = nil
-	o.Tail = -1
-	err := Read(context.Background(), path, o, func(Line) error { n++; return nil })
-	return n, err
-}
-
-// skip drops the first n entries.
-func skip(n int, emit func(Line) error) func(Line) error {
-	return func(l Line) error {
-		if n > 0 {
-			n--
-			return nil
-		}
-		return emit(l)
+// tail finds where the last entries begin: a number, and how many entries of
+// that file come before. It looks at no more files than it must.
+func tail(ctx context.Context, c Config, o Options) (first, skip int, err error) {
+	present := 1
+	all := numbers(c.Path)
+	if len(all) > 0 {
+		present = all[len(all)-1] + 1
 	}
+	all = append(all, present)
+	found := 0
+	for i := len(all) - 1; i >= 0 && ctx.Err() == nil; i-- {
+		n := 0
+		r := &reader{c: c, next: all[i], selected: o.selects, emit: func(Line) error { n++; return nil }}
+		if err := r.one(); err != nil {
+			return 0, 0, err
+		}
+		if found += n; found >= o.Tail {
+			return all[i], found - o.Tail, nil
+		}
+	}
+	return all[0], 0, nil
 }
 
-// reader follows a log through its rotations.
+// reader follows a log through its files.
 type reader struct {
-	path string
-	o    Options
-	emit func(Line) error
-	f    *os.File
+	c        Config
+	selected func(Line) bool
+	emit     func(Line) error
+	// next is the number of the file that is read next, or, when the present one
+	// is open, the number that it will get.
+	next   int
+	skipIn int // the first skip selected entries of this file are left out
+	skip   int
+
+	f    *os.File // the present file, once the others are read
 	buf  *bufio.Reader
 	part []byte // beginning of an entry whose end is not written yet
 }
@@ -101,61 +109,44 @@ type reader struct {
 func (r *reader) close() {
 	if r.f != nil {
 		r.f.Close()
+		r.f = nil
 	}
 }
 
-// older reads the rotated file, and opens the present one beforehand so that a
-// rotation in between loses nothing.
-func (r *reader) older() error {
-	if err := r.open(r.path); err != nil {
+// one reads the file with the number next, the present one if it has none yet.
+func (r *reader) one() error {
+	f, err := openFull(r.c.Path, r.next)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = os.Open(r.c.Path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	old, err := os.Open(Rotated(r.path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open log: %w", err)
-	}
-	defer old.Close()
-	if r.f != nil && same(old, r.f) {
-		return nil // it was rotated just now: drain reads it
-	}
-	prev := &reader{path: r.path, o: r.o, emit: r.emit, f: old, buf: bufio.NewReaderSize(old, maxEntry)}
-	return prev.entries()
+	defer f.Close()
+	return passOver(r.whole(f))
 }
 
-func same(a, b *os.File) bool {
-	x, err1 := a.Stat()
-	y, err2 := b.Stat()
-	return err1 == nil && err2 == nil && os.SameFile(x, y)
+// whole reads a file to its end.
+func (r *reader) whole(f io.Reader) error {
+	r.buf, r.part = bufio.NewReaderSize(f, r.c.Format.maxEntry()), nil
+	return r.entries()
 }
 
-func (r *reader) open(path string) error {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open log: %w", err)
-	}
-	r.f, r.buf, r.part = f, bufio.NewReaderSize(f, maxEntry), nil
-	return nil
-}
-
-// drain reads to the end of the present file, and of the files that took its
-// place meanwhile.
-func (r *reader) drain() error {
-	for {
+// drain reads to the end of the present file, through all that come before.
+func (r *reader) drain(ctx context.Context) error {
+	for ctx.Err() == nil {
 		if r.f == nil {
-			if err := r.open(r.path); err != nil || r.f == nil {
+			if err := r.forward(ctx); err != nil || r.f == nil {
 				return err
 			}
 		}
 		if err := r.entries(); err != nil {
 			return err
 		}
-		now, err := os.Stat(r.path)
+		now, err := os.Stat(r.c.Path)
 		if err != nil {
 			return nil // between rename and create: the next growth finds it
 		}
@@ -165,63 +156,109 @@ func (r *reader) drain() error {
 		if err := r.entries(); err != nil { // written before the rename
 			return err
 		}
-		r.f.Close()
-		r.f = nil
+		r.close()
+		r.next++
 	}
+	return nil
 }
+
+// forward reads the full files from next on and opens the present one.
+func (r *reader) forward(ctx context.Context) error {
+	for ctx.Err() == nil {
+		f, err := os.Open(r.c.Path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("open log: %w", err)
+		}
+		// Only now: if no file is full that was not read, f is the one after it.
+		n, more := r.following()
+		if !more {
+			if f != nil {
+				r.f, r.buf, r.part = f, bufio.NewReaderSize(f, r.c.Format.maxEntry()), nil
+			}
+			return nil
+		}
+		if f != nil {
+			f.Close()
+		}
+		r.next = n
+		if err := r.full(); err != nil {
+			return err
+		}
+		r.next++
+	}
+	return nil
+}
+
+// following finds the oldest full file that was not read.
+func (r *reader) following() (n int, more bool) {
+	for _, n := range numbers(r.c.Path) {
+		if n >= r.next {
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+// full reads a full file. One that is dropped meanwhile, or damaged, is passed
+// over: the others are still good.
+func (r *reader) full() error {
+	f, err := openFull(r.c.Path, r.next)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	return passOver(r.whole(f))
+}
+
+func passOver(err error) error {
+	var damaged *damagedError
+	if errors.As(err, &damaged) {
+		return nil
+	}
+	return err
+}
+
+// damagedError is a file that cannot be read to its end.
+type damagedError struct{ err error }
+
+func (e *damagedError) Error() string { return fmt.Sprintf("read log: %v", e.err) }
+func (e *damagedError) Unwrap() error { return e.err }
 
 // entries emits all complete entries up to the present end of the file.
 func (r *reader) entries() error {
+	limit := r.c.Format.maxEntry()
 	for {
 		b, err := r.buf.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) || len(r.part)+len(b) > maxEntry {
-			return fmt.Errorf("read log %s: an entry is over %d bytes", r.path, maxEntry)
+		if errors.Is(err, bufio.ErrBufferFull) || len(r.part)+len(b) > limit {
+			return &damagedError{fmt.Errorf("%s: an entry is over %d bytes", r.c.Path, limit)}
 		}
 		if err != nil {
 			r.part = append(r.part, b...)
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			return fmt.Errorf("read log: %w", err)
+			return &damagedError{err}
 		}
 		if len(r.part) > 0 {
 			b = append(r.part, b...)
 			r.part = nil
 		}
-		if err := r.one(b); err != nil {
+		if err := r.entry(b); err != nil {
 			return err
 		}
 	}
 }
 
-// one emits an entry if it is selected. A damaged one is passed over: the
+// entry emits an entry if it is selected. A damaged one is passed over: the
 // lines around it are still good.
-func (r *reader) one(b []byte) error {
-	l, ok := parse(b)
-	if !ok || l.At.Before(r.o.Since) || (!r.o.Until.IsZero() && l.At.After(r.o.Until)) {
+func (r *reader) entry(b []byte) error {
+	l, ok := r.c.Format.parse(b)
+	if !ok || !r.selected(l) {
+		return nil
+	}
+	if r.next == r.skipIn && r.skip > 0 {
+		r.skip--
 		return nil
 	}
 	return r.emit(l)
-}
-
-func parse(b []byte) (Line, bool) {
-	at, rest, ok1 := bytes.Cut(b, []byte{' '})
-	stream, rest, ok2 := bytes.Cut(rest, []byte{' '})
-	tag, text, ok3 := bytes.Cut(rest, []byte{' '})
-	if !ok1 || !ok2 || !ok3 || len(tag) != 1 {
-		return Line{}, false
-	}
-	t, err := time.Parse(time.RFC3339Nano, string(at))
-	s := Stream(stream)
-	if err != nil || (s != Stdout && s != Stderr) {
-		return Line{}, false
-	}
-	switch tag[0] {
-	case 'F':
-	case 'P':
-		text = text[:len(text)-1]
-	default:
-		return Line{}, false
-	}
-	return Line{At: t, Stream: s, Text: text}, true
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/micropod/micropod/pkg/logdriver"
 	"github.com/micropod/micropod/pkg/state"
 )
 
@@ -15,6 +16,7 @@ import (
 // were given.
 type (
 	HostConfig     = state.HostConfig
+	LogConfig      = state.LogConfig
 	Ulimit         = state.Ulimit
 	Mount          = state.Mount
 	ThrottleDevice = state.ThrottleDevice
@@ -60,6 +62,9 @@ func checkHostConfig(c *state.Config) error {
 	}
 	if h.ShmSize < 0 {
 		return fmt.Errorf("%w: SHM size can not be less than 0", ErrInvalid)
+	}
+	if err := logdriver.Check(newLogSpec(c)); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return checkTmpfs(c.Tmpfs, h.Mounts)
 }

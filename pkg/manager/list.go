@@ -11,6 +11,7 @@ import (
 
 	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/events"
+	"github.com/micropod/micropod/pkg/logdriver"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 	"github.com/micropod/micropod/pkg/vmm"
@@ -75,13 +76,13 @@ func (m *Manager) container(vm state.VM) Container {
 	paths := m.state.Paths(vm.ID)
 	c := Container{
 		ID: vm.ID, Name: vm.Name, Image: vm.Image, Created: vm.Created,
-		Dir: paths.Dir, LogPath: paths.Log(), ConsolePath: paths.Console(),
+		Dir: paths.Dir, ConsolePath: paths.Console(),
 	}
 	config, err := m.state.ReadConfig(vm.ID)
 	if err != nil {
 		return broken(c, err)
 	}
-	describe(&c, config)
+	describe(&c, config, paths)
 	status, running, err := m.status(vm)
 	if err != nil {
 		return broken(c, err)
@@ -194,7 +195,7 @@ func (m *Manager) clean(id, driver string) error {
 	return nil
 }
 
-func describe(c *Container, s *state.Config) {
+func describe(c *Container, s *state.Config, paths state.Paths) {
 	c.Image, c.ImageID, c.Created, c.Command = s.Image, s.ImageID, s.Created, s.Args
 	c.Labels, c.Annotations, c.Platform = s.Labels, s.Annotations, s.Platform
 	c.TTY, c.Stdin, c.AutoRemove, c.ReadOnly = s.TTY, s.Stdin, s.AutoRemove, s.ReadOnly
@@ -204,6 +205,9 @@ func describe(c *Container, s *state.Config) {
 	c.Kernel, c.Hostname, c.Env, c.User, c.Workdir = s.Kernel, s.Hostname, s.Env, s.User, s.Workdir
 	c.GroupAdd, c.Tmpfs, c.Init, c.ExposedPorts, c.HostConfig = s.GroupAdd, s.Tmpfs, s.Init, s.ExposedPorts, s.HostConfig
 	c.VMM, c.Domainname = VMMInfo{Name: s.VMM}, s.Domainname
+	if s.HostConfig.LogConfig.Type == logdriver.JSONFile {
+		c.LogPath = paths.JSONLog()
+	}
 	describeGiven(c, s)
 }
 

@@ -4,15 +4,58 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
 
+	"github.com/micropod/micropod/pkg/logdriver"
 	"github.com/micropod/micropod/pkg/logfile"
+	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 )
+
+// newLogSpec is the logging driver of a container, without its file. Pure.
+func newLogSpec(c *state.Config) logdriver.Spec {
+	return logdriver.Spec{
+		Driver: c.HostConfig.LogConfig.Type, Options: c.HostConfig.LogConfig.Config,
+		Container: logdriver.Container{
+			ID: c.ID, Name: c.Name, ImageName: c.Image, ImageID: c.ImageID, Args: c.Args, Env: c.Env, Labels: c.Labels,
+		},
+	}
+}
+
+// logSpec is the logging driver of a container under its present name.
+func (m *Manager) logSpec(c *state.Config) logdriver.Spec {
+	s := newLogSpec(c)
+	paths := m.state.Paths(c.ID)
+	s.Path, s.JournalSocket = paths.Log(), m.o.JournalSocket
+	if s.Driver == logdriver.JSONFile {
+		s.Path = paths.JSONLog()
+	}
+	if vm, err := m.state.Resolve(c.ID); err == nil {
+		s.Container.Name = vm.Name
+	}
+	return s
+}
 
 // Logs writes what a container has printed, and with Follow what it prints
 // until it ends or ctx does.
 func (m *Manager) Logs(ctx context.Context, ref string, o LogOptions) error {
 	vm, err := m.resolve(ref)
+	if err != nil {
+		return err
+	}
+	c, err := m.state.ReadConfig(vm.ID)
+	if err != nil {
+		return err
+	}
+	spec := m.logSpec(c)
+	log, err := logdriver.Source(spec)
+	if err != nil {
+		return err
+	}
+	details, err := logDetails(spec, o)
 	if err != nil {
 		return err
 	}
@@ -27,23 +70,41 @@ func (m *Manager) Logs(ctx context.Context, ref string, o LogOptions) error {
 			return err
 		}
 	}
-	return logfile.Read(ctx, m.state.Paths(vm.ID).Log(), sel, func(l logfile.Line) error {
+	return logfile.Read(ctx, log, sel, func(l logfile.Line) error {
 		w := o.Out
 		if l.Stream == logfile.Stderr {
 			w = o.Err
 		}
-		return writeLine(w, l, o.Timestamps)
+		return writeLine(w, l, o.Timestamps, details)
 	})
 }
 
-func writeLine(w io.Writer, l logfile.Line, timestamps bool) error {
+// logDetails is what stands before each line with Details, in docker's form.
+func logDetails(s logdriver.Spec, o LogOptions) (string, error) {
+	if !o.Details {
+		return "", nil
+	}
+	attrs, err := logdriver.Attributes(s)
+	if err != nil {
+		return "", err
+	}
+	var words []string
+	for _, k := range slices.Sorted(maps.Keys(attrs)) {
+		words = append(words, url.QueryEscape(k)+"="+url.QueryEscape(attrs[k]))
+	}
+	return strings.Join(words, ",") + " ", nil
+}
+
+func writeLine(w io.Writer, l logfile.Line, timestamps bool, details string) error {
 	if w == nil {
 		return nil
 	}
 	if timestamps {
 		// Nine digits always, as docker prints them: columns stay in line.
-		stamp := l.At.Format("2006-01-02T15:04:05.000000000Z07:00 ")
-		if _, err := io.WriteString(w, stamp); err != nil {
+		details = l.At.UTC().Format("2006-01-02T15:04:05.000000000Z07:00 ") + details
+	}
+	if details != "" {
+		if _, err := io.WriteString(w, details); err != nil {
 			return err
 		}
 	}

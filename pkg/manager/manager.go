@@ -55,6 +55,8 @@ type Options struct {
 	Log    *slog.Logger
 	// Warn is told what a user must know before a VM runs; nil is nobody.
 	Warn func(message string)
+	// JournalSocket is where journald listens; "" is the system's.
+	JournalSocket string
 	// Debug makes supervisors write detailed logs.
 	Debug bool
 	// NoTemplates makes every emulated VM boot its kernel anew.

@@ -59,7 +59,7 @@ func TestGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	var c Container
-	describe(&c, &cfg)
+	describe(&c, &cfg, state.Paths{})
 	want := []string{"B=user", "C", "PATH=/bin", "A=image", "HOSTNAME=fixed"}
 	if !slices.Equal(c.Env, want) || c.StopSignal != "SIGQUIT" || c.Entrypoint[0] != "/entry" || c.Cmd[0] != "x" || len(c.Command) != 2 {
 		t.Errorf("%+v", c)

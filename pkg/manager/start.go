@@ -13,7 +13,6 @@ import (
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/kernel"
-	"github.com/micropod/micropod/pkg/logfile"
 	"github.com/micropod/micropod/pkg/rootfs"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
@@ -137,7 +136,7 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 	}
 	p.AutoRemove, p.Restart = c.AutoRemove, c.HostConfig.RestartPolicy
 	p.StopSignal, p.StopTimeout = c.StopSignal, stopTimeout(c)
-	p.LogLimit = logfile.DefaultLimit
+	p.Log = m.logSpec(c)
 	return p, nil
 }
 

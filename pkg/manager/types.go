@@ -139,7 +139,8 @@ type Container struct {
 	Problem string
 	// Phases of the last start with their durations.
 	Phases []PhaseTime
-	// Paths of the VM's files.
+	// Paths of the VM's files. LogPath is that of the logging driver json-file,
+	// "" with the others.
 	Dir, LogPath, ConsolePath string
 	Disks                     []string
 }
@@ -183,6 +184,7 @@ type LogOptions struct {
 	Tail         int // lines; negative: all
 	Since, Until time.Time
 	Timestamps   bool
+	Details      bool // labels, env and tag of the logging driver
 	Out, Err     io.Writer
 }
 

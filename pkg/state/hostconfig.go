@@ -36,6 +36,13 @@ type HostConfig struct {
 	Mounts     []Mount           `json:"mounts,omitempty"`
 
 	RestartPolicy RestartPolicy `json:"restartPolicy,omitzero"`
+	LogConfig     LogConfig     `json:"logConfig,omitzero"`
+}
+
+// LogConfig is a logging driver with its options; "" is the default, local.
+type LogConfig struct {
+	Type   string            `json:"type,omitempty"`
+	Config map[string]string `json:"config,omitempty"`
 }
 
 // RestartPolicy says when a container that has ended is started again.

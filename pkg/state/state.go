@@ -50,6 +50,7 @@ const (
 	fileAlive   = "alive"
 	fileConsole = "console.log"
 	fileLog     = "container.log"
+	fileJSONLog = "container-json.log"
 	fileVsock   = "vsock.sock"
 	fileToken   = "token"
 	fileControl = "control.sock"
@@ -84,6 +85,10 @@ func (p Paths) Console() string { return filepath.Join(p.Dir, fileConsole) }
 
 // Log holds the container's stdout and stderr.
 func (p Paths) Log() string { return filepath.Join(p.Dir, fileLog) }
+
+// JSONLog holds them with the logging driver json-file. Who collects docker's
+// logs looks for this ending.
+func (p Paths) JSONLog() string { return filepath.Join(p.Dir, fileJSONLog) }
 
 // Vsock is the socket of the VM's vsock device.
 func (p Paths) Vsock() string { return filepath.Join(p.Dir, fileVsock) }

@@ -1,12 +1,14 @@
 package supervisor
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/logdriver"
 	"github.com/micropod/micropod/pkg/logfile"
 )
 
@@ -17,7 +19,7 @@ import (
 // progress and is dropped then: its connection, cut in the middle of a frame,
 // is closed.
 type hub struct {
-	log      *logfile.Writer
+	log      *logdriver.Log
 	slog     *slog.Logger
 	patience time.Duration
 
@@ -25,6 +27,7 @@ type hub struct {
 	clients map[*client]struct{}
 	watches map[chan struct{}]struct{}
 	hurried bool
+	holed   bool // the log could not be written the last time
 }
 
 // client is a connection that wants output. Only its owner writes to it but
@@ -34,24 +37,35 @@ type client struct {
 	mu   sync.Mutex
 }
 
-func newHub(w *logfile.Writer, log *slog.Logger, patience time.Duration) *hub {
-	return &hub{
-		log: w, slog: log, patience: patience,
+func newHub(log logdriver.Spec, slog *slog.Logger, patience time.Duration) (*hub, error) {
+	h := &hub{
+		slog: slog, patience: patience,
 		clients: map[*client]struct{}{}, watches: map[chan struct{}]struct{}{},
 	}
+	var err error
+	if h.log, err = logdriver.Open(log, h.written); err != nil {
+		return nil, fmt.Errorf("failed to initialize logging driver: %w", err)
+	}
+	return h, nil
 }
 
 var streams = map[api.Kind]logfile.Stream{api.KindStdout: logfile.Stdout, api.KindStderr: logfile.Stderr}
 
-// output delivers a piece of the container's output. A log that cannot be
-// written (a full disk) does not stop the container.
+// output delivers a piece of the container's output.
 func (h *hub) output(k api.Kind, b []byte) {
-	if err := h.log.Write(streams[k], time.Now(), b); err != nil {
-		h.slog.Error("log is incomplete", "err", err)
-	}
+	h.log.Write(streams[k], time.Now(), b)
 	h.distribute(k, b)
+}
+
+// written tells of the log's growth. A log that cannot be written (a full disk)
+// does not stop the container, and is told of once.
+func (h *hub) written(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err != nil && !h.holed {
+		h.slog.Error("log is incomplete", "err", err)
+	}
+	h.holed = err != nil
 	for w := range h.watches {
 		select {
 		case w <- struct{}{}:

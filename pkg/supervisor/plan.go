@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/logdriver"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
 )
@@ -39,7 +40,7 @@ type Plan struct {
 	Restart     state.RestartPolicy `json:"restart,omitzero"`
 	StopSignal  int                 `json:"stopSignal"`
 	StopTimeout time.Duration       `json:"stopTimeout"` // negative: for ever
-	LogLimit    int64               `json:"logLimit"`    // bytes
+	Log         logdriver.Spec      `json:"log"`
 	Limits      Limits              `json:"limits"`
 	// Timings of what the manager did before.
 	Timings []state.Timing `json:"timings,omitempty"`

@@ -19,7 +19,6 @@ import (
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/events"
-	"github.com/micropod/micropod/pkg/logfile"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
 )
@@ -164,12 +163,9 @@ func (s *supervisor) record() error {
 // begin prepares what belongs to one VM of a container.
 func (s *supervisor) begin() error {
 	s.fresh()
-	w, err := logfile.Create(s.paths.Log(), s.plan.LogLimit)
-	if err != nil {
-		return err
-	}
-	s.hub = newHub(w, s.log, s.plan.Limits.Attached)
-	return nil
+	var err error
+	s.hub, err = newHub(s.plan.Log, s.log, s.plan.Limits.Attached)
+	return err
 }
 
 // fresh prepares what belongs to any VM.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/logdriver"
 	"github.com/micropod/micropod/pkg/logfile"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
@@ -255,10 +256,10 @@ func begin(t *testing.T, vm *fakeVM, change func(*Plan)) *life {
 	}
 	p := Plan{
 		ID: l.id, Dir: paths.Dir, Driver: state.Driver{Name: "fake"},
-		VM:       vmm.Config{ID: l.id, ConsolePath: paths.Console()},
-		Setup:    api.SetupRequest{Token: "secret"},
-		Start:    api.StartRequest{ID: "c1", Stdin: true},
-		LogLimit: logfile.DefaultLimit, StopSignal: 15, StopTimeout: time.Minute,
+		VM:    vmm.Config{ID: l.id, ConsolePath: paths.Console()},
+		Setup: api.SetupRequest{Token: "secret"},
+		Start: api.StartRequest{ID: "c1", Stdin: true},
+		Log:   logdriver.Spec{Path: paths.Log()}, StopSignal: 15, StopTimeout: time.Minute,
 		Limits: Limits{Boot: 20 * time.Second, Call: 20 * time.Second, Kill: 20 * time.Second, Shutdown: 20 * time.Second, Attached: 20 * time.Second},
 	}
 	if change != nil {
@@ -380,7 +381,7 @@ func TestRunToTheEnd(t *testing.T) {
 		t.Errorf("status %+v", st)
 	}
 	var log strings.Builder
-	err := logfile.Read(context.Background(), l.store.Paths(l.id).Log(), logfile.Options{Tail: -1}, func(x logfile.Line) error {
+	err := logfile.Read(context.Background(), logfile.Config{Path: l.store.Paths(l.id).Log(), Format: logfile.CRI{}}, logfile.Options{Tail: -1}, func(x logfile.Line) error {
 		fmt.Fprintf(&log, "%s:%s ", x.Stream, x.Text)
 		return nil
 	})
