@@ -28,6 +28,7 @@ type createFlags struct {
 	tty, interactive, rm, init, readOnly, quiet           bool
 	hostFlags
 	logFlags
+	healthFlags
 }
 
 // register adds the flags to the command's flag set, which stops at IMAGE: what
@@ -69,6 +70,7 @@ func (c *createFlags) register(f *pflag.FlagSet) {
 	f.StringVarP(&c.workdir, "workdir", "w", "", "Working directory inside the container")
 	c.hostFlags.register(f)
 	c.logFlags.register(f)
+	c.healthFlags.register(f)
 }
 
 // options checks what was typed and turns it into the manager's words. f tells
@@ -90,7 +92,7 @@ func (c *createFlags) options(f *pflag.FlagSet, args []string) (manager.CreateOp
 	if f.Changed("stop-timeout") {
 		o.StopTimeout = grace(c.stopTimeout)
 	}
-	steps := []func(*manager.CreateOptions) error{c.checkName, c.checkWorkdir, c.checkPolicies, c.checkStop, c.readEnv, c.readLabels, c.readStorage, c.hostConfig, c.logConfig}
+	steps := []func(*manager.CreateOptions) error{c.checkName, c.checkWorkdir, c.checkPolicies, c.checkStop, c.readEnv, c.readLabels, c.readStorage, c.hostConfig, c.logConfig, c.healthcheck}
 	for _, step := range steps {
 		if err := step(&o); err != nil {
 			return o, err

@@ -35,7 +35,7 @@ func unsupportedCreateFlags() []dockerFlag {
 	for _, name := range []string{
 		"cgroup-parent", "cpu-count", "cpu-percent", "cpu-rt-period", "cpu-rt-runtime",
 		"cpuset-mems", "device", "device-cgroup-rule",
-		"gpus", "health-cmd", "health-interval", "health-retries", "health-start-interval", "health-start-period", "health-timeout",
+		"gpus",
 		"io-maxbandwidth", "io-maxiops", "ip", "ip6", "isolation", "kernel-memory", "link", "link-local-ip",
 		"mac-address", "memory-swappiness",
 		"net-alias", "network-alias", "runtime", "volume-driver", "volumes-from",

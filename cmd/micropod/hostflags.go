@@ -19,7 +19,7 @@ import (
 // is confined, and what surrounds it.
 type hostFlags struct {
 	capAdd, capDrop, securityOpt    []string
-	privileged, noHealthcheck       bool
+	privileged                      bool
 	ulimits, sysctls                []string
 	pidsLimit                       int64
 	oomScoreAdj                     int
@@ -56,7 +56,6 @@ func (h *hostFlags) register(f *pflag.FlagSet) {
 	f.Var(&h.memoryReservation, "memory-reservation", "Memory soft limit, in the guest")
 	f.Var(&h.memorySwap, "memory-swap", "Memory and swap together: the memory, or -1, since a guest has no swap")
 	f.Var(newChecked(&h.mounts, "mount", checkMount), "mount", "Attach a filesystem mount to the container (only type=tmpfs)")
-	f.BoolVar(&h.noHealthcheck, "no-healthcheck", false, "Disable any container-specified HEALTHCHECK (none is run)")
 	f.IntVar(&h.oomScoreAdj, "oom-score-adj", 0, "Tune the guest's OOM preferences (-1000 to 1000)")
 	f.Var(h.pid.of("pid"), "pid", "PID namespace to use (only its own)")
 	f.Int64Var(&h.pidsLimit, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")

@@ -33,6 +33,7 @@ type stateView struct {
 	Running, Paused, Restarting, OOMKilled, Dead bool
 	Pid, ExitCode                                int
 	Error, StartedAt, FinishedAt                 string
+	Health                                       *healthView `json:",omitempty"`
 }
 
 type configView struct {
@@ -50,8 +51,10 @@ type configView struct {
 
 	ExposedPorts map[string]struct{} `json:",omitempty"`
 	Labels       map[string]string
-	StopSignal   string `json:",omitempty"`
-	StopTimeout  *int   `json:",omitempty"`
+	Healthcheck  *image.Healthcheck `json:",omitempty"`
+	Shell        []string           `json:",omitempty"`
+	StopSignal   string             `json:",omitempty"`
+	StopTimeout  *int               `json:",omitempty"`
 }
 
 type microPodView struct {
@@ -84,11 +87,12 @@ func inspectContainer(c *manager.Container) containerView {
 			Paused:     c.State == manager.StatePaused, Dead: c.State == manager.StateBroken,
 			OOMKilled: c.OOMKilled, Pid: c.PID, ExitCode: c.ExitCode, Error: c.Error,
 			StartedAt: inspectTime(c.StartedAt), FinishedAt: inspectTime(c.FinishedAt),
+			Health: inspectHealth(c.Health),
 		},
 		HostConfig: inspectHostConfig(c),
 		Config: configView{
 			Hostname: c.Hostname, Domainname: c.Domainname, User: c.User, Tty: c.TTY, OpenStdin: c.Stdin, StdinOnce: c.Stdin && !c.StdinStays, Env: c.Env, Cmd: c.Cmd, Entrypoint: c.Entrypoint, Image: c.Image,
-			WorkingDir: c.Workdir, ExposedPorts: set(c.ExposedPorts), Labels: notNil(c.Labels), StopSignal: c.StopSignal, StopTimeout: wholeSeconds(c.StopTimeout),
+			WorkingDir: c.Workdir, ExposedPorts: set(c.ExposedPorts), Labels: notNil(c.Labels), Healthcheck: (*image.Healthcheck)(c.Healthcheck), Shell: c.Shell, StopSignal: c.StopSignal, StopTimeout: wholeSeconds(c.StopTimeout),
 		},
 		MicroPod: microPodView{
 			VMM: c.VMM, SupervisorPid: c.SupervisorPID, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Kernel: c.Kernel,

@@ -178,5 +178,6 @@ func parseFilters(filters []string, allowed map[string][]string) (map[string][]s
 func listFilters() map[string][]string {
 	return map[string][]string{
 		"id": nil, "name": nil, "label": nil, "ancestor": nil, "exited": nil, "before": nil, "since": nil, "status": nil,
+		"health": {"starting", "healthy", "unhealthy", "none"},
 	}
 }

@@ -19,6 +19,7 @@ const (
 func formats() map[string]string {
 	return map[string]string{
 		"vms.json": "pkg/state", "config.json": "pkg/state", "status.json": "pkg/state",
+		"health.json":         "pkg/state",
 		"events/events.jsonl": "pkg/events",
 		"images/index.jsonl":  "pkg/image", "images/leases": "pkg/image",
 		"rootfs/images": "pkg/rootfs", "kernels/facts": "pkg/kernel",
@@ -56,6 +57,8 @@ func TestLayoutFields(t *testing.T) {
 func TestNumbersInText(t *testing.T) {
 	tests := []struct{ page, dir, name, value, said string }{
 		{layoutPage, "pkg/supervisor", "maxLog", fmt.Sprint(1 << 20), "emptied at each start, and at 1 MiB"},
+		{layoutPage, "pkg/health", "maxResults", "5", "the last 5 checks"},
+		{layoutPage, "pkg/health", "maxOutput", "4096", "the first 4096 bytes"},
 		{layoutPage, "pkg/logdriver", "defaultMaxSize", fmt.Sprint(20 << 20), "A file has at most 20 MiB"},
 		{layoutPage, "pkg/logdriver", "defaultMaxFiles", "5", "There are at most 5 files"},
 		{layoutPage, "pkg/logfile", "MaxText", fmt.Sprint(16 << 10), "A piece has at most 16 KiB"},

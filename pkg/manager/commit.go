@@ -110,7 +110,7 @@ func committedSettings(c *state.Config, base image.Settings) image.Settings {
 			Env: committedEnv(c, base.Env), Labels: c.Labels,
 			StopSignal: base.StopSignal, ExposedPorts: keySet(c.ExposedPorts), Volumes: keySet(c.Volumes),
 		},
-		Healthcheck: base.Healthcheck,
+		Healthcheck: (*image.Healthcheck)(c.Healthcheck), Shell: c.Shell,
 	}
 	if number, err := stopSignal(base.StopSignal); err != nil || number != c.StopSignal {
 		s.StopSignal = signalName(c.StopSignal)

@@ -47,6 +47,9 @@ func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Con
 		return nil, err
 	}
 	c, err := newConfig(o, img)
+	if err == nil {
+		err = resolveHealth(&c, o, img)
+	}
 	if err != nil {
 		return nil, err
 	}

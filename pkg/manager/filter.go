@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/micropod/micropod/pkg/state"
 	"github.com/moby/sys/signal"
 )
 
@@ -28,6 +29,7 @@ func filters() map[string]filter {
 			return ok && (!exact || got == want)
 		},
 		"status": func(c *Container, v string, _ []Container) bool { return string(c.State) == v },
+		"health": func(c *Container, v string, _ []Container) bool { return healthWord(c) == v },
 		"ancestor": func(c *Container, v string, _ []Container) bool {
 			id := strings.TrimPrefix(c.ImageID, "sha256:")
 			return untagged(c.Image) == untagged(v) || c.ImageID == v || len(v) >= 4 && strings.HasPrefix(id, v)
@@ -91,6 +93,11 @@ func checkFilter(key, v string) error {
 		_, err = regexp.Compile(v)
 	case "exited":
 		_, err = strconv.Atoi(v)
+	case "health":
+		words := []string{string(state.HealthStarting), string(state.HealthHealthy), string(state.HealthUnhealthy), healthNone}
+		if !slices.Contains(words, v) {
+			err = fmt.Errorf("the words are %v", words)
+		}
 	case "status":
 		states := []State{StateCreated, StateStarting, StateRunning, StatePaused, StateRestarting, StateExited, StateBroken}
 		if !slices.Contains(states, State(v)) {

@@ -91,6 +91,9 @@ func (m *Manager) container(vm state.VM) Container {
 	if status != nil {
 		addStatus(&c, status)
 	}
+	if err := m.addHealth(&c); err != nil {
+		return broken(c, err)
+	}
 	c.Status = humanStatus(&c, time.Now())
 	return c
 }
@@ -204,6 +207,7 @@ func describe(c *Container, s *state.Config, paths state.Paths) {
 	c.CPUs, c.MemoryMiB, c.StorageBytes = s.CPUs, s.MemoryMiB, s.StorageBytes
 	c.Kernel, c.Hostname, c.Env, c.User, c.Workdir = s.Kernel, s.Hostname, s.Env, s.User, s.Workdir
 	c.GroupAdd, c.Tmpfs, c.Init, c.ExposedPorts, c.HostConfig = s.GroupAdd, s.Tmpfs, s.Init, s.ExposedPorts, s.HostConfig
+	c.Healthcheck, c.Shell = s.Healthcheck, s.Shell
 	c.VMM, c.Domainname = VMMInfo{Name: s.VMM}, s.Domainname
 	if s.HostConfig.LogConfig.Type == logdriver.JSONFile {
 		c.LogPath = paths.JSONLog()
@@ -260,7 +264,7 @@ func humanStatus(c *Container, now time.Time) string {
 	case StateStarting:
 		return "Starting"
 	case StateRunning:
-		return "Up " + units.HumanDuration(now.Sub(c.StartedAt))
+		return "Up " + units.HumanDuration(now.Sub(c.StartedAt)) + humanHealth(c.Health)
 	case StatePaused:
 		return "Up " + units.HumanDuration(now.Sub(c.StartedAt)) + " (Paused)"
 	case StateRestarting:

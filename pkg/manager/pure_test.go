@@ -66,7 +66,7 @@ func TestGiven(t *testing.T) {
 	}
 	// A record of an older version has only what came of it.
 	cfg.Given, cfg.Entrypoint = nil, nil
-	describe(&c, &cfg)
+	describe(&c, &cfg, state.Paths{})
 	if !slices.Equal(c.Cmd, cfg.Args) || !slices.Equal(c.Env, cfg.Env) || c.StopSignal != "SIGQUIT" {
 		t.Errorf("without given: %+v", c)
 	}

@@ -136,7 +136,7 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 	}
 	p.AutoRemove, p.Restart = c.AutoRemove, c.HostConfig.RestartPolicy
 	p.StopSignal, p.StopTimeout = c.StopSignal, stopTimeout(c)
-	p.Log = m.logSpec(c)
+	p.Log, p.Health = m.logSpec(c), healthPlan(c)
 	return p, nil
 }
 

@@ -59,7 +59,10 @@ type CreateOptions struct {
 	StopTimeout *time.Duration // negative: wait for ever
 	// ExposedPorts as 80/tcp; recorded only.
 	ExposedPorts []string
-	HostConfig   HostConfig
+	// Healthcheck is over the image's: what it does not say, that decides. A Test
+	// of NONE is no check.
+	Healthcheck *Healthcheck
+	HostConfig  HostConfig
 	// CPUs is rounded up to whole vCPUs; 0 is the default of one.
 	CPUs float64
 	// MemoryBytes of the guest; 0 is the default of 512 MiB.
@@ -135,6 +138,10 @@ type Container struct {
 	Init          bool
 	ExposedPorts  []string
 	HostConfig    HostConfig
+	Healthcheck   *Healthcheck
+	Shell         []string // SHELL of the image
+	// Health is nil for a container that is not checked, or was never started.
+	Health *Health
 	// Problem says why the record is broken, "" for a sound one.
 	Problem string
 	// Phases of the last start with their durations.

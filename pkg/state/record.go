@@ -50,8 +50,11 @@ type Config struct {
 	// StopTimeout is nil for the default; negative waits for ever.
 	StopTimeout *time.Duration `json:"stopTimeout,omitempty"`
 	// ExposedPorts are those of the image and the user, as 80/tcp.
-	ExposedPorts []string   `json:"exposedPorts,omitempty"`
-	HostConfig   HostConfig `json:"hostConfig,omitzero"`
+	ExposedPorts []string `json:"exposedPorts,omitempty"`
+	// Healthcheck is the user's over the image's, nil for none.
+	Healthcheck *Healthcheck `json:"healthcheck,omitempty"`
+	Shell       []string     `json:"shell,omitempty"` // SHELL of the image
+	HostConfig  HostConfig   `json:"hostConfig,omitzero"`
 
 	CPUs         int    `json:"cpus"`
 	MemoryMiB    int    `json:"memoryMiB"`

@@ -47,6 +47,7 @@ const (
 	fileConfig  = "config.json"
 	fileStatus  = "status.json"
 	fileService = "service.json"
+	fileHealth  = "health.json"
 	fileAlive   = "alive"
 	fileConsole = "console.log"
 	fileLog     = "container.log"
@@ -76,6 +77,9 @@ func (p Paths) Status() string { return filepath.Join(p.Dir, fileStatus) }
 // Service is the status of a VM that serves the files of a container which does
 // not run, while there is one.
 func (p Paths) Service() string { return filepath.Join(p.Dir, fileService) }
+
+// Health is what the last health checks said.
+func (p Paths) Health() string { return filepath.Join(p.Dir, fileHealth) }
 
 // Alive is the file whose lock the supervisor holds for its life.
 func (p Paths) Alive() string { return filepath.Join(p.Dir, fileAlive) }

@@ -30,6 +30,7 @@ func (s *supervisor) runToEnd() Final {
 	exit, err := s.awaitExit()
 	failpoint.HereOr(failpoint.SupervisorExited, s.machine.PID)
 	close(s.ended)
+	s.health.hold(errEnded)
 	s.hub.hurry()
 	if err != nil {
 		s.machine.Kill() // the streams end with it

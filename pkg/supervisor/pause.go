@@ -45,6 +45,9 @@ func (s *supervisor) pause(paused bool) error {
 	action := events.ActionUnpause
 	if paused {
 		action = events.ActionPause
+		s.health.hold(errHeld)
+	} else {
+		s.health.goOn()
 	}
 	s.tell(events.Container(action, s.subject()))
 	return state.WriteStatus(s.paths, s.status)

@@ -41,7 +41,9 @@ type Plan struct {
 	StopSignal  int                 `json:"stopSignal"`
 	StopTimeout time.Duration       `json:"stopTimeout"` // negative: for ever
 	Log         logdriver.Spec      `json:"log"`
-	Limits      Limits              `json:"limits"`
+	// Health is nil for a container without a health check.
+	Health *HealthPlan `json:"health,omitempty"`
+	Limits Limits      `json:"limits"`
 	// Timings of what the manager did before.
 	Timings []state.Timing `json:"timings,omitempty"`
 	// Attached says that a client's socket was handed down; Spawn sets it.

@@ -59,6 +59,7 @@ type supervisor struct {
 	machine  vmm.Machine
 	agent    *agent.Client
 	stdio    *agent.Stdio
+	health   *monitor // nil: no checks
 
 	running   chan struct{} // closed when agent and stdio may be used
 	ended     chan struct{} // closed when the container's process has ended
@@ -383,6 +384,7 @@ func (s *supervisor) started() error {
 		return err
 	}
 	failpoint.HereOr(failpoint.SupervisorRunning, s.machine.PID)
+	s.health = s.startHealth()
 	close(s.running)
 	s.report(Outcome{OK: true, Timings: s.status.Timings})
 	failpoint.HereOr(failpoint.SupervisorUp, s.machine.PID)

@@ -39,6 +39,7 @@ type fakeVM struct {
 	floods     bool       // prints without end, and looks for signals in between
 	noShutdown bool       // never leaves when asked
 	dead       bool       // the process has ended before SIGKILL comes
+	check      string     // how health checks go, see serveCheck
 	startsOnce bool       // there is no VM after the first
 
 	rest time.Duration // before the first start, by a restart policy
@@ -58,6 +59,7 @@ type fakeMachine struct {
 	mu       sync.Mutex
 	conns    []net.Conn
 	stdio    chan net.Conn
+	checks   chan net.Conn // streams of health checks
 	signal   chan int
 }
 
@@ -75,7 +77,7 @@ func (f *fakeVM) Start(_ context.Context, c vmm.Config) (vmm.Machine, error) {
 	if err := os.WriteFile(c.ConsolePath, []byte("booting\nKernel panic - not syncing: oops\x1b[2J\n"), 0o600); err != nil {
 		return nil, err
 	}
-	m := &fakeMachine{vm: f, c: c, done: make(chan struct{}), listener: l, stdio: make(chan net.Conn, 1), signal: make(chan int, 8)}
+	m := &fakeMachine{vm: f, c: c, done: make(chan struct{}), listener: l, stdio: make(chan net.Conn, 1), checks: make(chan net.Conn, 1), signal: make(chan int, 8)}
 	f.m = m
 	go m.accept()
 	if !f.silent {
@@ -108,7 +110,7 @@ func (m *fakeMachine) own(c net.Conn) net.Conn {
 	return c
 }
 
-// accept answers connections to the agent's port: only stdio is asked for.
+// accept answers connections to the agent's port.
 func (m *fakeMachine) accept() {
 	for {
 		c, err := m.listener.Accept()
@@ -120,8 +122,16 @@ func (m *fakeMachine) accept() {
 		io.ReadFull(c, line)
 		fmt.Fprintf(c, "OK 1\n")
 		var o api.Open
-		if api.ReadMessage(c, api.KindOpen, &o) == nil && o.Purpose == api.PurposeStdio && slices.Contains(m.vm.tokens, o.Token) {
+		if api.ReadMessage(c, api.KindOpen, &o) != nil || !slices.Contains(m.vm.tokens, o.Token) {
+			continue
+		}
+		switch {
+		case o.Purpose == api.PurposeControl:
+			go m.serveCheck(c)
+		case o.Process == "c1":
 			m.stdio <- c
+		default:
+			m.checks <- c
 		}
 	}
 }
@@ -346,7 +356,7 @@ func (l *life) nothingLeft() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	known := []string{"alive", "config.json", "status.json", "console.log", "container.log"}
+	known := []string{"alive", "config.json", "status.json", "console.log", "container.log", "health.json"}
 	for _, e := range entries {
 		if !slices.Contains(known, e.Name()) {
 			l.t.Errorf("left behind: %s", e.Name())
