@@ -106,6 +106,7 @@ func olderAllowances(p string) []allowance {
 func otherAllowances(p string) []allowance {
 	return []allowance{
 		{in: "run -m", fact: "cgroup:memory.max", ref: "268435456", our: "max", kind: vm, why: "the limit is the size of the VM"},
+		{fact: p + "socket:vsock", ref: "ok", our: "EAFNOSUPPORT", kind: vm, maybe: true, why: "a guest has it only where the VMM does"},
 		{in: "run --init", fact: "ancestors", ref: "docker-init", our: "micropod-init", kind: vm, why: "the guest's agent is the init"},
 		{fact: p + `mount:/(usr/)?sbin/docker-init\..*`, our: absentPattern, kind: vm, why: "the guest's agent is the init, no program is put into the container"},
 		{fact: `walk:/\.dockerenv.*`, our: absentPattern, kind: vm, why: "the file says that this is docker"},
