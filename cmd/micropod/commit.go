@@ -13,7 +13,7 @@ func newCommitCommand(a *app) *cobra.Command {
 	c := newVerb("commit [OPTIONS] CONTAINER [REPOSITORY[:TAG]]", "Create a new image from a container's changes", arguments(1, 2), nil)
 	f := c.Flags()
 	f.StringVarP(&o.Author, "author", "a", "", `Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")`)
-	f.VarP(newChecked(&o.Changes, "list", func(s string) (string, error) { return s, nil }), "change", "c", "Apply Dockerfile instruction to the created image")
+	f.VarP(newChecked(&o.Changes, "list", unchecked), "change", "c", "Apply Dockerfile instruction to the created image")
 	f.StringVarP(&o.Message, "message", "m", "", "Commit message")
 	f.BoolVarP(&o.Pause, "pause", "p", true, "Pause container during commit")
 	c.ValidArgsFunction = a.completeContainers()

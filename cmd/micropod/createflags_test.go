@@ -92,6 +92,7 @@ func TestCreateOptions(t *testing.T) {
 		{"--privileged|--no-healthcheck|--pids-limit|-1|--shm-size|1g|--oom-score-adj|-5|busybox", func(o *manager.CreateOptions) {
 			h := &o.HostConfig
 			h.Privileged, h.PidsLimit, h.ShmSize, h.OOMScoreAdj = true, -1, 1<<30, -5
+			o.Healthcheck = &manager.Healthcheck{Test: []string{"NONE"}}
 		}},
 		{"-c|5|--cpu-quota|5000|--cpu-period|10000|--cpuset-cpus|0-1|--memory-reservation|64m|busybox", func(o *manager.CreateOptions) {
 			h := &o.HostConfig

@@ -116,6 +116,6 @@ func addRefused(all []refusedFlag, command string, f dockerFlag) []refusedFlag {
 // refusedVerbs are those that are not in the list of flags.
 func refusedVerbs(root *cobra.Command) []string {
 	return slices.DeleteFunc(unsupportedVerbs(), func(verb string) bool {
-		return sameCommand(root, verb) != nil || slices.Contains(absentCommands(), verb)
+		return sameCommand(root, verb) != nil
 	})
 }

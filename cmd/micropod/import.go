@@ -16,7 +16,7 @@ func newImportCommand(a *app) *cobra.Command {
 	var o manager.ImportOptions
 	c := newVerb("import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Import the contents from a tarball to create a filesystem image", arguments(1, 2), nil)
 	f := c.Flags()
-	f.VarP(newChecked(&o.Changes, "list", func(s string) (string, error) { return s, nil }), "change", "c", "Apply Dockerfile instruction to the created image")
+	f.VarP(newChecked(&o.Changes, "list", unchecked), "change", "c", "Apply Dockerfile instruction to the created image")
 	f.StringVarP(&o.Message, "message", "m", "", "Set commit message for imported image")
 	f.StringVar(&o.Platform, "platform", "", "Set platform of the image (os/arch[/variant])")
 	c.RunE = func(c *cobra.Command, args []string) error {

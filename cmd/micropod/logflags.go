@@ -17,7 +17,7 @@ type logFlags struct {
 
 func (l *logFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&l.logDriver, "log-driver", "", "Logging driver for the container (local, json-file, journald, none)")
-	f.StringArrayVar(&l.logOpts, "log-opt", nil, "Log driver options (key=value)")
+	f.Var(newChecked(&l.logOpts, "list", unchecked), "log-opt", "Log driver options (key=value)")
 }
 
 // otherDrivers are docker's logging drivers that MicroPod does not have.

@@ -61,6 +61,7 @@ func TestCommittedSettings(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			c.Healthcheck = (*state.Healthcheck)(health) // of the user or the image: Create knows
 			want := b
 			want.OnBuild = nil
 			if tt.want != nil {
