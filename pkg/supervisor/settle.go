@@ -1,12 +1,46 @@
 package supervisor
 
 import (
+	"os"
 	"time"
 
 	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/state"
 )
+
+// release frees what live acquired, in every ending.
+func (s *supervisor) release() {
+	if s.stdio != nil {
+		s.stdio.Close()
+	}
+	if s.agent != nil {
+		s.agent.Close()
+	}
+	if s.machine != nil {
+		if err := s.machine.Kill(); err != nil {
+			s.log.Error("end the VM", "err", err)
+		}
+	}
+	failpoint.Here(failpoint.SupervisorKilled)
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	if err := state.RemoveToken(s.paths); err != nil {
+		s.log.Error("free what the VM had", "err", err)
+	}
+	if err := os.RemoveAll(s.paths.VMM()); err != nil {
+		s.log.Error("remove files of the VMM", "err", err)
+	}
+	if s.hub == nil {
+		return
+	}
+	if err := s.hub.log.Close(); err != nil {
+		s.log.Error("close log", "err", err)
+	}
+	close(s.logClosed)
+	failpoint.Here(failpoint.SupervisorFreed)
+}
 
 func (s *supervisor) autoRemove() bool { return s.plan.AutoRemove && !s.keep.Load() }
 

@@ -404,36 +404,3 @@ func report(f *os.File, o Outcome) {
 	json.NewEncoder(f).Encode(o)
 	f.Close()
 }
-
-// release frees what live acquired, in every ending.
-func (s *supervisor) release() {
-	if s.stdio != nil {
-		s.stdio.Close()
-	}
-	if s.agent != nil {
-		s.agent.Close()
-	}
-	if s.machine != nil {
-		if err := s.machine.Kill(); err != nil {
-			s.log.Error("end the VM", "err", err)
-		}
-	}
-	failpoint.Here(failpoint.SupervisorKilled)
-	if s.listener != nil {
-		s.listener.Close()
-	}
-	if err := state.RemoveToken(s.paths); err != nil {
-		s.log.Error("free what the VM had", "err", err)
-	}
-	if err := os.RemoveAll(s.paths.VMM()); err != nil {
-		s.log.Error("remove files of the VMM", "err", err)
-	}
-	if s.hub == nil {
-		return
-	}
-	if err := s.hub.log.Close(); err != nil {
-		s.log.Error("close log", "err", err)
-	}
-	close(s.logClosed)
-	failpoint.Here(failpoint.SupervisorFreed)
-}
