@@ -18,6 +18,8 @@ type Attachment struct {
 	m      *Manager
 	id     string
 	done   chan struct{}
+	given  context.Context // ends when the attachment is given up
+	giveUp context.CancelFunc
 	result Result
 	err    error
 }
@@ -30,6 +32,7 @@ func (a *Attachment) Wait() (Result, error) {
 
 // abandon gives an attachment up whose container did not start.
 func (a *Attachment) abandon() {
+	a.giveUp() // whoever waits for the container holds its lock
 	a.client.Close()
 	<-a.done
 }
@@ -100,9 +103,11 @@ func (m *Manager) attachRunning(ctx context.Context, vm state.VM, s *Streams) (*
 // attach moves bytes between a supervisor and the caller's streams.
 func (m *Manager) attach(client *supervisor.Client, id string, tty bool, s *Streams) *Attachment {
 	a := &Attachment{client: client, m: m, id: id, done: make(chan struct{})}
+	a.given, a.giveUp = context.WithCancel(context.Background())
 	detached := make(chan struct{})
 	go func() {
 		defer close(a.done)
+		defer a.giveUp()
 		defer client.Close()
 		a.output(s, detached)
 	}()
@@ -131,7 +136,7 @@ func (a *Attachment) output(s *Streams, detached <-chan struct{}) {
 	if errors.Is(err, supervisor.ErrGone) {
 		// The supervisor was lost, or it dropped us because nobody took the output:
 		// then the end is yet to come.
-		a.m.final(context.Background(), state.VM{ID: a.id, Name: a.id}, supervisor.Command{Op: supervisor.OpWait})
+		a.m.final(a.given, state.VM{ID: a.id, Name: a.id}, supervisor.Command{Op: supervisor.OpWait})
 		a.result.ExitCode, a.err = a.m.afterLoss(a.id)
 		return
 	}
