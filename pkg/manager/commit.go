@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/state"
 )
@@ -39,6 +40,10 @@ func (m *Manager) Commit(ctx context.Context, ref string, o CommitOptions) (stri
 	if err != nil {
 		return "", imageError(err)
 	}
+	if o.Name != "" {
+		m.tellTagged(o.Name)
+	}
+	m.tellContainer(events.ActionCommit, vm, "comment", o.Message, "imageID", img.ID, "imageRef", o.Name)
 	return img.ID, nil
 }
 

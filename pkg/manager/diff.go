@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/events"
 )
 
 // Change is one difference between a container's files and its image's.
@@ -40,6 +41,8 @@ func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) (err erro
 		return err
 	}
 	defer r.Close()
-	_, err = io.Copy(w, r)
+	if _, err = io.Copy(w, r); err == nil {
+		m.tellContainer(events.ActionExport, f.vm)
+	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/state"
 )
@@ -131,6 +132,7 @@ func (f *Files) Archive(ctx context.Context, path string) (io.ReadCloser, FileIn
 	if err != nil {
 		return nil, FileInfo{}, err
 	}
+	f.m.tellContainer(events.ActionArchivePath, f.vm)
 	return r, fileInfo(r.Info), nil
 }
 
@@ -154,6 +156,9 @@ func (f *Files) Extract(ctx context.Context, path string, tar io.Reader, asUser 
 	err = w.Send(src)
 	if cause := src.failure(); cause != nil {
 		return cause
+	}
+	if err == nil {
+		f.m.tellContainer(events.ActionExtractToDir, f.vm)
 	}
 	return f.explain(err, path)
 }
