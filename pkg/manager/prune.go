@@ -43,6 +43,7 @@ func (m *Manager) PruneContainers(ctx context.Context, choose func(Container) bo
 		}
 		done.Deleted, done.Freed = append(done.Deleted, c.ID), done.Freed+size
 	}
+	m.tell(events.Container(events.ActionPrune, events.Subject{}, "reclaimed", strconv.FormatInt(done.Freed, 10)))
 	return done, nil
 }
 
