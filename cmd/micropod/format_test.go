@@ -96,7 +96,7 @@ func TestParseFilters(t *testing.T) {
 	if err != nil || len(got["status"]) != 2 || got["status"][1] != "exited" || got["label"][0] != "a=b" {
 		t.Errorf("filters %q, %v", got, err)
 	}
-	for _, bad := range []string{"health=healthy"} {
+	for _, bad := range []string{"health=well"} {
 		if _, err := parseFilters([]string{bad}, listFilters()); err == nil {
 			t.Errorf("filter %s was accepted", bad)
 		}
