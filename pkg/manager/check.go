@@ -81,6 +81,7 @@ func (m *Manager) look(ctx context.Context) ([]ledger.Finding, error) {
 		m.state.Check,
 		m.checkContainers,
 		m.checkDrivers,
+		m.checkTemplates,
 		m.images.Check,
 		m.checkDisks,
 		m.checkInitramfs,
@@ -201,6 +202,28 @@ func (m *Manager) checkDrivers() ([]ledger.Finding, error) {
 			found = append(found, ledger.Finding{
 				Kind: ledger.Lock, Subject: path, Problem: "its holder has died", Remedy: "remove it",
 				Repair: func(context.Context) error { return c.RemoveStrays() },
+			})
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
+// checkTemplates looks for what is left of states of guests that drivers keep.
+func (m *Manager) checkTemplates() ([]ledger.Finding, error) {
+	dir := filepath.Join(m.state.Root(), dirTemplates)
+	var found []ledger.Finding
+	var errs []error
+	for _, d := range m.o.Drivers {
+		k, ok := d.(vmm.TemplateKeeper)
+		if !ok {
+			continue
+		}
+		strays, err := k.StrayTemplates(dir)
+		errs = append(errs, err)
+		for _, path := range strays {
+			found = append(found, ledger.Finding{
+				Kind: ledger.File, Subject: path, Problem: "its writer has died", Remedy: "remove it",
+				Repair: func(context.Context) error { return k.RemoveStrayTemplates(dir) },
 			})
 		}
 	}
