@@ -40,6 +40,19 @@ func numbers(path string) []int {
 	return slices.Compact(all)
 }
 
+// TempFiles lists what a writer of the log that died left of a compression. The
+// caller knows that no other writer lives.
+func TempFiles(path string) []string {
+	var found []string
+	for _, n := range numbers(path) {
+		temp := numbered(path, n) + gzTemporary
+		if _, err := os.Lstat(temp); err == nil {
+			found = append(found, temp)
+		}
+	}
+	return found
+}
+
 // compress replaces a full file by a smaller one. Where that does not work, for
 // want of space, the file stays.
 func compress(full string) {

@@ -126,6 +126,9 @@ func (m *Manager) checkContainers() ([]ledger.Finding, error) {
 	return found, nil
 }
 
+// addFinding takes one finding of several.
+type addFinding func(kind ledger.Kind, subject, problem, remedy string, repair func(context.Context) error)
+
 // checkContainer looks at one. Its lock is held.
 func (m *Manager) checkContainer(vm state.VM) []ledger.Finding {
 	var found []ledger.Finding
@@ -133,6 +136,28 @@ func (m *Manager) checkContainer(vm state.VM) []ledger.Finding {
 		found = append(found, ledger.Finding{Kind: kind, Subject: subject, Problem: problem, Remedy: remedy, Repair: repair})
 	}
 	tidy := func(context.Context) error { return m.tidy(vm) }
+	m.checkRecords(vm, tidy, add)
+	for _, path := range supervisor.Leftovers(m.state.Paths(vm.ID)) {
+		add(kindOf(path), path, "its container does not run", "remove it", tidy)
+	}
+	for _, d := range m.o.Drivers {
+		c, ok := d.(vmm.Checker)
+		if !ok {
+			continue
+		}
+		left, err := c.Leftovers(vm.ID)
+		if err != nil {
+			add(ledger.Record, "container "+vm.Name, err.Error(), "look at what "+d.Name()+" needs", nil)
+		}
+		for _, path := range left {
+			add(ledger.Cgroup, path, "its container does not run", "remove it", tidy)
+		}
+	}
+	return found
+}
+
+// checkRecords looks at what is recorded of a container.
+func (m *Manager) checkRecords(vm state.VM, tidy func(context.Context) error, add addFinding) {
 	subject := "container " + vm.Name
 	if _, err := m.state.ReadConfig(vm.ID); err != nil {
 		add(ledger.Record, subject, err.Error(), byHand, nil)
@@ -144,23 +169,13 @@ func (m *Manager) checkContainer(vm state.VM) []ledger.Finding {
 	if lost(st) {
 		add(ledger.Record, subject, "its supervisor was lost", "record its end", tidy)
 	}
-	for _, path := range supervisor.Leftovers(m.state.Paths(vm.ID)) {
-		add(kindOf(path), path, "its container does not run", "remove it", tidy)
+	if m.lostService(vm.ID) {
+		add(ledger.File, m.state.Paths(vm.ID).Service(), "the supervisor that served its files was lost", "remove it", tidy)
 	}
-	for _, d := range m.o.Drivers {
-		c, ok := d.(vmm.Checker)
-		if !ok {
-			continue
-		}
-		left, err := c.Leftovers(vm.ID)
-		if err != nil {
-			add(ledger.Record, subject, err.Error(), "look at what "+d.Name()+" needs", nil)
-		}
-		for _, path := range left {
-			add(ledger.Cgroup, path, "its container does not run", "remove it", tidy)
-		}
+	for _, path := range m.state.TempConfigs(vm.ID) {
+		add(ledger.File, path, "a change of its container that did not end", "remove it",
+			func(context.Context) error { return m.state.RemoveTempConfigs(vm.ID) })
 	}
-	return found
 }
 
 // tidy ends what is left of a container that does not run.
@@ -184,7 +199,7 @@ func (m *Manager) tidyLocked(vm state.VM) error {
 	if m.vanished(id) {
 		return nil // --rm
 	}
-	return errors.Join(m.clean(id, ""), supervisor.RemoveSockets(m.state.Paths(id)))
+	return errors.Join(m.clean(id, ""), supervisor.RemoveLeftovers(m.state.Paths(id)))
 }
 
 // checkDrivers looks where drivers keep what is of no container.

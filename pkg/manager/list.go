@@ -180,7 +180,7 @@ func (m *Manager) reapVM(id string, st *state.Status) error {
 	if err := m.clean(id, st.Driver.Name); err != nil {
 		return err
 	}
-	return supervisor.RemoveSockets(m.state.Paths(id))
+	return supervisor.RemoveLeftovers(m.state.Paths(id))
 }
 
 // clean has the VMM's driver free what a VM that nobody watches any more left.

@@ -183,6 +183,31 @@ func (s *Store) LockConfig(id string) (*FileLock, error) {
 	return Lock(s.Paths(id).Config())
 }
 
+// TempConfigs lists what changes of a container's description left that did not
+// end; nothing while one is under way.
+func (s *Store) TempConfigs(id string) []string {
+	path := s.Paths(id).Config()
+	if _, err := os.Stat(path); err != nil {
+		return nil // TryLock would make it
+	}
+	l, err := TryLock(path)
+	if err != nil {
+		return nil
+	}
+	defer l.Unlock()
+	return TempFiles(path)
+}
+
+// RemoveTempConfigs removes what TempConfigs lists.
+func (s *Store) RemoveTempConfigs(id string) error {
+	l, err := s.LockConfig(id)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	return RemoveTempFiles(s.Paths(id).Config())
+}
+
 // WriteConfig replaces a container's description durably. Only the holder of its
 // LockConfig may call it.
 func (s *Store) WriteConfig(c *Config) error {

@@ -6,17 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
-	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/failpoint"
-	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
 )
@@ -136,29 +133,4 @@ func inherit() (inherited, error) {
 		return in, fmt.Errorf("adopt attached client: %w", err)
 	}
 	return in, nil
-}
-
-// RemoveSockets removes what a supervisor that was killed left in the file
-// system. The caller holds the container's lock.
-func RemoveSockets(p state.Paths) error {
-	var errs []error
-	for _, path := range leftovers(p) {
-		errs = append(errs, os.RemoveAll(path))
-	}
-	return errors.Join(append(errs, state.RemoveTempFiles(p.Status()))...)
-}
-
-// Leftovers lists what RemoveSockets would remove, under the same condition.
-func Leftovers(p state.Paths) []string {
-	there := slices.DeleteFunc(leftovers(p), func(path string) bool {
-		_, err := os.Lstat(path)
-		return errors.Is(err, fs.ErrNotExist)
-	})
-	return append(there, state.TempFiles(p.Status())...)
-}
-
-// leftovers are the files that are there only while a VM runs.
-func leftovers(p state.Paths) []string {
-	ready := fmt.Sprintf("%s_%d", p.Vsock(), api.ReadyPort)
-	return []string{p.Control(), p.Vsock(), ready, p.Token(), p.VMM()}
 }
