@@ -16,6 +16,7 @@ import (
 	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/state"
+	"github.com/micropod/micropod/pkg/supervisor"
 )
 
 // FileInfo describes a file of a container. It is what the guest says.
@@ -92,7 +93,12 @@ func (f *Files) boot(ctx context.Context) error {
 	}
 	f.end = func() error {
 		// In every ending: what was written goes to the disk first.
-		if err := service.Close(context.WithoutCancel(ctx)); err != nil {
+		ctx := context.WithoutCancel(ctx)
+		err := service.Close(ctx)
+		if errors.Is(err, supervisor.ErrGone) {
+			err = errors.Join(err, f.m.endLostService(ctx, f.vm))
+		}
+		if err != nil {
 			return fmt.Errorf("end the VM that served the files of %s: %w", f.vm.Name, err)
 		}
 		return nil

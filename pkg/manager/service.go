@@ -96,6 +96,21 @@ func (m *Manager) reapService(id string) error {
 	return state.RemoveService(m.state.Paths(id))
 }
 
+// endLostService cleans up after a supervisor that has hung up without a word. The
+// kernel closes the connections of a process that was killed before it gives its
+// locks up: the next command could still take it for one that lives.
+func (m *Manager) endLostService(ctx context.Context, vm state.VM) error {
+	lock, err := m.lock(ctx, vm)
+	if errors.Is(err, state.ErrLocked) || errors.Is(err, state.ErrNotFound) {
+		return nil // who started or removed it since has cleaned up
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	return m.reapService(vm.ID)
+}
+
 // endService ends the supervisor of a VM that serves files, if there is one.
 func (m *Manager) endService(id string) error {
 	st, err := m.state.ReadService(id)
