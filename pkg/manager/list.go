@@ -159,9 +159,7 @@ func (m *Manager) reap(vm state.VM) error {
 	failpoint.Here(failpoint.ReapFreed)
 	m.log.Info("cleaned up after a supervisor that was lost", "container", id)
 	ran := st.Phase == state.PhaseRunning
-	st.Phase, st.Paused, st.ExitCode, st.Error = state.PhaseExited, false, exitLost, supervisorLost
-	st.FinishedAt = time.Now()
-	st.VMM, st.Supervisor = state.Process{}, state.Process{}
+	endLost(st, time.Now())
 	if ran {
 		m.tell(events.Die(m.subject(vm), st.ExitCode, st.FinishedAt.Sub(st.StartedAt)))
 	}
@@ -170,6 +168,16 @@ func (m *Manager) reap(vm state.VM) error {
 		return m.remove(vm)
 	}
 	return state.WriteStatus(m.state.Paths(id), *st)
+}
+
+// endLost makes a status that of a container whose supervisor was lost. One that
+// waited for its next start had ended before, and how stays true.
+func endLost(st *state.Status, now time.Time) {
+	if st.Phase != state.PhaseRestarting {
+		st.ExitCode, st.OOMKilled, st.FinishedAt = exitLost, false, now
+	}
+	st.Phase, st.Paused, st.Error = state.PhaseExited, false, supervisorLost
+	st.VMM, st.Supervisor = state.Process{}, state.Process{}
 }
 
 // reapVM ends the VM of a supervisor that was lost, and frees what it had.

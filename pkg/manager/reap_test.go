@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
@@ -95,6 +96,47 @@ func TestReapCleans(t *testing.T) {
 	for _, id := range []string{ours, plain} {
 		if _, err := os.Stat(m.state.Paths(id).VMM()); err == nil {
 			t.Errorf("the directory of %s is left", id)
+		}
+	}
+}
+
+// TestReapOfOneThatRested: it had ended before its supervisor was lost, and said so.
+func TestReapOfOneThatRested(t *testing.T) {
+	finished := time.Now().Add(-time.Hour).UTC()
+	for name, tt := range map[string]struct {
+		phase  state.Phase
+		code   int
+		oom    bool
+		before bool // when it ended
+		dies   int  // events
+	}{
+		"running":    {state.PhaseRunning, exitLost, false, false, 1},
+		"starting":   {state.PhaseStarting, exitLost, false, false, 0},
+		"restarting": {state.PhaseRestarting, 7, true, true, 0},
+	} {
+		m, vm, lock := lockedContainer(t)
+		st := state.Status{
+			Phase: tt.phase, ExitCode: 7, OOMKilled: true, FinishedAt: finished, RestartCount: 3,
+			Supervisor: state.Process{PID: 1},
+		}
+		if err := state.WriteStatus(m.state.Paths(vm.ID), st); err != nil {
+			t.Fatal(err)
+		}
+		lock.Unlock()
+		c, err := m.Inspect(t.Context(), vm.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.State != StateExited || c.ExitCode != tt.code || c.OOMKilled != tt.oom || c.FinishedAt.Equal(finished) != tt.before ||
+			c.RestartCount != 3 || c.Error != supervisorLost || c.SupervisorPID != 0 {
+			t.Errorf("%s: %+v", name, c)
+		}
+		b, err := os.ReadFile(filepath.Join(m.state.Root(), "events", "events.jsonl"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(b), `"die"`); n != tt.dies {
+			t.Errorf("%s: %d times die:\n%s", name, n, b)
 		}
 	}
 }
