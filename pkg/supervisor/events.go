@@ -40,11 +40,14 @@ func (s *supervisor) sendSignal(sig int) error {
 	return err
 }
 
-// tellEnd tells of the end of a container that had started.
-func (s *supervisor) tellEnd(f Final) {
-	to := s.subject()
+// tellEnd tells of the end of a container that had started, once.
+func (s *supervisor) tellEnd(to events.Subject, f Final) {
 	s.signalMu.Lock()
 	defer s.signalMu.Unlock()
+	if s.told {
+		return
+	}
+	s.told = true
 	if f.OOMKilled {
 		s.tell(events.Container(events.ActionOOM, to))
 	}

@@ -49,8 +49,9 @@ func (s *supervisor) pause(paused bool) error {
 	} else {
 		s.health.goOn()
 	}
+	err := state.WriteStatus(s.paths, s.status)
 	s.tell(events.Container(action, s.subject()))
-	return state.WriteStatus(s.paths, s.status)
+	return err
 }
 
 // wake ends a pause, so that a signal which asks for the end is heard. SIGKILL

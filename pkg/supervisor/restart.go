@@ -101,18 +101,17 @@ func (s *supervisor) restart(f Final) *supervisor {
 	}
 	s.recordEnd(state.PhaseExited, f)
 	rest, again := e.again()
-	if again {
-		s.status.RestartCount++
-		s.status.Phase = state.PhaseRestarting
-		if err := state.WriteStatus(s.paths, s.status); err != nil {
-			s.log.Error("write status", "err", err)
-		}
-	}
-	s.statusMu.Unlock()
-	s.tellEnd(f)
 	if !again {
+		s.statusMu.Unlock()
 		return nil
 	}
+	s.status.RestartCount++
+	s.status.Phase = state.PhaseRestarting
+	if err := state.WriteStatus(s.paths, s.status); err != nil {
+		s.log.Error("write status", "err", err)
+	}
+	s.statusMu.Unlock()
+	s.tellEnd(s.subject(), f)
 	s.server.leave(f)
 	s.log.Info("the restart policy starts the container again", "exit code", f.ExitCode, "after", rest)
 	t := time.NewTimer(rest)

@@ -44,24 +44,38 @@ func (s *supervisor) release() {
 
 func (s *supervisor) autoRemove() bool { return s.plan.AutoRemove && !s.keep.Load() }
 
-// settle writes the last status, or removes the container with --rm.
+// settle writes the last status, or removes the container with --rm, and then
+// tells of the end: who hears of it finds it recorded.
 func (s *supervisor) settle(f Final) {
 	s.statusMu.Lock()
 	defer s.statusMu.Unlock()
 	s.recordEnd(state.PhaseExited, f)
 	s.status.Supervisor = state.Process{}
 	to := s.subject()
-	if s.autoRemove() {
-		if err := s.store.Remove(s.plan.ID); err != nil {
-			s.log.Error("remove container", "err", err)
+	removed := s.autoRemove() && s.remove()
+	if !removed {
+		if err := state.WriteStatus(s.paths, s.status); err != nil {
+			s.log.Error("write final status", "err", err)
 		}
+	}
+	if closed(s.running) {
+		s.tellEnd(to, f)
+	}
+	if removed {
 		s.tell(events.Container(events.ActionDestroy, to))
-	} else if err := state.WriteStatus(s.paths, s.status); err != nil {
-		s.log.Error("write final status", "err", err)
 	}
 	failpoint.Here(failpoint.SupervisorSettled)
 	// Last, so that whoever reads the failure finds everything freed.
 	s.report(Outcome{ExitCode: f.ExitCode, Phase: f.phase, Error: f.Error, Timings: s.status.Timings})
+}
+
+// remove removes the container, and reports whether it has gone.
+func (s *supervisor) remove() bool {
+	err := s.store.Remove(s.plan.ID)
+	if err != nil {
+		s.log.Error("remove container", "err", err)
+	}
+	return err == nil
 }
 
 // recordEnd keeps the end of the container in its status. The caller holds

@@ -45,6 +45,7 @@ type supervisor struct {
 	server  *server
 
 	signalMu sync.Mutex // of a signal and of what is told of it
+	told     bool       // the end is
 	statusMu sync.Mutex // from running on
 	status   state.Status
 	recorded bool // the end is in status
@@ -379,10 +380,10 @@ func (s *supervisor) started() error {
 	s.status.Phase, s.recorded = state.PhaseRunning, false
 	s.status.StartedAt = time.Now()
 	s.status.ExitCode, s.status.OOMKilled = 0, false
-	s.tell(events.Container(events.ActionStart, s.subject()))
 	if err := state.WriteStatus(s.paths, s.status); err != nil {
 		return err
 	}
+	s.tell(events.Container(events.ActionStart, s.subject()))
 	failpoint.HereOr(failpoint.SupervisorRunning, s.machine.PID)
 	s.health = s.startHealth()
 	close(s.running)
