@@ -36,9 +36,9 @@ const logName = "supervisor.log"
 //
 // When ctx ends first the supervisor is killed, and with it the VM.
 func Spawn(ctx context.Context, argv []string, p Plan, lock *state.FileLock, attached *os.File) (Outcome, error) {
-	log, err := os.OpenFile(p.Dir+"/"+logName, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	log, err := openLog(p)
 	if err != nil {
-		return Outcome{}, fmt.Errorf("open supervisor log: %w", err)
+		return Outcome{}, err
 	}
 	defer log.Close()
 	outR, outW, err := os.Pipe()
@@ -76,6 +76,21 @@ func Spawn(ctx context.Context, argv []string, p Plan, lock *state.FileLock, att
 	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
 	defer stop()
 	return handshake(ctx, cmd, p, planW, outR)
+}
+
+// openLog opens the supervisor's own log. A VM that serves files adds to that of
+// the container's last run, which may be what its user wants to read.
+func openLog(p Plan) (*os.File, error) {
+	mode := os.O_TRUNC
+	if p.Service {
+		mode = os.O_APPEND
+	}
+	log, err := os.OpenFile(p.Dir+"/"+logName, os.O_WRONLY|os.O_CREATE|mode, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open supervisor log: %w", err)
+	}
+	boundLog(log)
+	return log, nil
 }
 
 // handshake sends the plan and reads the outcome.
