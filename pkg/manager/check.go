@@ -172,6 +172,7 @@ func (m *Manager) checkRecords(vm state.VM, tidy func(context.Context) error, ad
 	if m.lostService(vm.ID) {
 		add(ledger.File, m.state.Paths(vm.ID).Service(), "the supervisor that served its files was lost", "remove it", tidy)
 	}
+	m.checkHealth(vm, add)
 	for _, path := range m.state.TempConfigs(vm.ID) {
 		add(ledger.File, path, "a change of its container that did not end", "remove it",
 			func(context.Context) error { return m.state.RemoveTempConfigs(vm.ID) })

@@ -73,3 +73,23 @@ func TestCheckFindsALoneRecord(t *testing.T) {
 	lock.Unlock()
 	finds(t, m, "service.json")
 }
+
+// TestDamagedHealth: of a container whose health nobody can read all else is shown.
+func TestDamagedHealth(t *testing.T) {
+	m, vm, lock := lockedContainer(t)
+	c, err := m.state.ReadConfig(vm.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Healthcheck = &state.Healthcheck{Test: []string{"CMD", "true"}}
+	if err := m.state.WriteConfig(c); err != nil {
+		t.Fatal(err)
+	}
+	touch(t, m.state.Paths(vm.ID), "health.json")
+	lock.Unlock()
+	got, err := m.Inspect(t.Context(), vm.ID)
+	if err != nil || got.State != StateCreated || got.Health != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	finds(t, m, "health.json")
+}

@@ -1,10 +1,14 @@
 package manager
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"os"
 
 	"github.com/micropod/micropod/pkg/health"
 	"github.com/micropod/micropod/pkg/image"
+	"github.com/micropod/micropod/pkg/ledger"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 )
@@ -47,20 +51,46 @@ func healthPlan(c *state.Config) *supervisor.HealthPlan {
 	}
 }
 
-// addHealth adds what is known of a container's health.
-func (m *Manager) addHealth(c *Container) error {
+// addHealth adds what is known of a container's health. A record that cannot be
+// read is as good as none: the next check writes a new one.
+func (m *Manager) addHealth(c *Container) {
 	if health.Command(c.Healthcheck, c.Shell) == nil {
-		return nil
+		return
 	}
 	h, err := m.state.ReadHealth(c.ID)
+	if err != nil {
+		m.log.Warn("no health is shown", "container", c.ID, "err", err)
+	}
 	if err != nil || h == nil {
-		return err
+		return
 	}
 	if c.State != StateRunning && c.State != StatePaused {
 		*h = health.End(*h) // also after a supervisor that was lost
 	}
 	c.Health = h
-	return nil
+}
+
+// checkHealth looks for a health record of a container that does not run and
+// that nobody can read.
+func (m *Manager) checkHealth(vm state.VM, add addFinding) {
+	_, err := m.state.ReadHealth(vm.ID)
+	if !errors.Is(err, state.ErrDamaged) {
+		return
+	}
+	add(ledger.Record, m.state.Paths(vm.ID).Health(), err.Error(), "remove it", func(context.Context) error {
+		l, err := m.state.Lock(vm.ID)
+		if errors.Is(err, state.ErrLocked) || errors.Is(err, state.ErrNotFound) {
+			return nil // its supervisor writes a new one, or it is no more
+		}
+		if err != nil {
+			return err
+		}
+		defer l.Unlock()
+		if _, err := m.state.ReadHealth(vm.ID); !errors.Is(err, state.ErrDamaged) {
+			return nil
+		}
+		return os.RemoveAll(m.state.Paths(vm.ID).Health())
+	})
 }
 
 // healthNone is the health of a container without checks.

@@ -91,9 +91,7 @@ func (m *Manager) container(vm state.VM) Container {
 	if status != nil {
 		addStatus(&c, status)
 	}
-	if err := m.addHealth(&c); err != nil {
-		return broken(c, err)
-	}
+	m.addHealth(&c)
 	c.Status = humanStatus(&c, time.Now())
 	return c
 }
