@@ -121,7 +121,7 @@ func (c *Client) end(final *Final, err error) (Final, error) {
 	return Final{}, err
 }
 
-// Reply waits for the answer to OpSignal, OpPause or OpUnpause.
+// Reply waits for the answer to an operation that is answered at once.
 func (c *Client) Reply() (Reply, error) {
 	var r Reply
 	err := api.ReadMessage(c.conn, api.KindReply, &r)

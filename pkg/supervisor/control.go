@@ -9,9 +9,11 @@ import (
 // Op is what a client wants of a supervisor.
 type Op string
 
-// Operations of the control socket. A connection opens with one Command. All
-// but OpWatch are answered by a Final frame when the VM has ended and all that
-// belonged to it is free; the connection closes when the lock is free too.
+// Operations of the control socket. A connection opens with one Command.
+// OpAttach, OpStop and OpWait are answered by a Final frame when the VM has ended
+// and all that belonged to it is free; the connection closes when the lock is free
+// too. What is refused, and every other operation that opens a connection, but for
+// OpWatch, is answered at once by a Reply.
 const (
 	// OpAttach streams output to the client, and input and further commands
 	// (OpResize, OpDetach) from it. They queue behind input that the container

@@ -6,7 +6,10 @@
 // those who are attached, and frees everything in every ending. While it lives
 // it answers on the container's control socket (control.go).
 //
-// A restart policy makes it boot one VM after the other (restart.go).
+// A restart policy makes it boot one VM after the other (restart.go). With
+// Plan.Service it starts no process and answers on no socket: it serves the files
+// of a container that does not run, to the one client it was spawned for
+// (service.go).
 //
 // It is not a daemon: it ends with its VM. If it is killed, the VMM dies with
 // it, the lock is free, and the next command cleans up from the records.
