@@ -54,11 +54,12 @@ func (m *Manager) holdPaused(ctx context.Context, vm state.VM) (release func() e
 	}
 	return func() error {
 		defer c.Close()
-		// By a word of its own, which is answered when the container goes on. It
-		// may have ended, or somebody else has been faster.
-		err := m.setPaused(context.WithoutCancel(ctx), vm.ID, supervisor.OpUnpause)
-		if errors.Is(err, ErrNotRunning) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) {
-			return nil
+		r, err := c.LetGo()
+		if r.Error != "" {
+			m.log.Debug("end the pause", "container", vm.ID, "err", r.Error)
+		}
+		if errors.Is(err, supervisor.ErrGone) {
+			return nil // it has ended
 		}
 		return err
 	}, nil

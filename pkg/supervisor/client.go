@@ -130,3 +130,14 @@ func (c *Client) Reply() (Reply, error) {
 	}
 	return r, err
 }
+
+// LetGo ends a pause that this connection holds, and waits for the answer. A pause
+// that somebody else has begun meanwhile goes on.
+func (c *Client) LetGo() (Reply, error) {
+	if conn, ok := c.conn.(*net.UnixConn); ok {
+		if err := conn.CloseWrite(); err != nil {
+			return Reply{}, err
+		}
+	}
+	return c.Reply()
+}

@@ -51,7 +51,7 @@ type Command struct {
 	Rows    uint16         `json:"rows,omitempty"`
 	// Keep makes OpStop keep a container that would be removed at its end.
 	Keep bool `json:"keep,omitempty"`
-	// Hold makes OpPause end with the connection.
+	// Hold makes OpPause end with the connection, or with Client.LetGo.
 	Hold bool `json:"hold,omitempty"`
 	// Input: the client sends standard input. Once: its end, or
 	// its loss, is the end of the container's.

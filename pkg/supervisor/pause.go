@@ -19,39 +19,60 @@ var (
 // pause stops the container's processes, or lets them go on. The guest does it:
 // its VM runs on, so that it answers, and every VMM can.
 func (s *supervisor) pause(paused bool) error {
+	_, err := s.setPaused(paused, 0)
+	return err
+}
+
+// holdPause pauses the container until letGo is called. A pause that somebody else
+// began since, after the end of this one, is not ended by it.
+func (s *supervisor) holdPause() (letGo func() error, err error) {
+	mine, err := s.setPaused(true, 0)
+	return func() error {
+		_, err := s.setPaused(false, mine)
+		if errors.Is(err, errNotPaused) {
+			return nil
+		}
+		return err
+	}, err
+}
+
+// setPaused answers with the number of the present pause. Only that one is ended
+// which has the number mine, if it is not 0.
+func (s *supervisor) setPaused(paused bool, mine int) (number int, err error) {
 	select {
 	case <-s.running:
 	default:
-		return errors.New("the container is still starting")
+		return 0, errors.New("the container is still starting")
 	}
 	s.statusMu.Lock()
 	defer s.statusMu.Unlock()
 	switch {
 	case s.status.Phase == state.PhaseRestarting:
-		return errRestarting
+		return 0, errRestarting
 	case s.status.Phase != state.PhaseRunning:
-		return errors.New("the container has ended")
+		return 0, errors.New("the container has ended")
 	case paused && s.status.Paused:
-		return errPaused
-	case !paused && !s.status.Paused:
-		return errNotPaused
+		return 0, errPaused
+	case !paused && (!s.status.Paused || mine != 0 && mine != s.pauses):
+		return 0, errNotPaused
 	}
 	ctx, cancel := s.callCtx()
 	defer cancel()
 	if err := s.agent.Freeze(ctx, api.FreezeRequest{ID: s.plan.Start.ID, Frozen: paused}); err != nil {
-		return err
+		return 0, err
 	}
 	s.status.Paused = paused
 	action := events.ActionUnpause
 	if paused {
 		action = events.ActionPause
+		s.pauses++
 		s.health.hold(errHeld)
 	} else {
 		s.health.goOn()
 	}
-	err := state.WriteStatus(s.paths, s.status)
+	err = state.WriteStatus(s.paths, s.status)
 	s.tell(events.Container(action, s.subject()))
-	return err
+	return s.pauses, err
 }
 
 // wake ends a pause, so that a signal which asks for the end is heard. SIGKILL

@@ -172,13 +172,11 @@ func (srv *server) handle(conn net.Conn) {
 	case OpSignal:
 		srv.reply(c, srv.signal(cmd.Signal))
 	case OpPause, OpUnpause:
-		life := srv.life.Load()
-		err := life.pause(cmd.Op == OpPause)
-		srv.reply(c, err)
-		if err == nil && cmd.Op == OpPause && cmd.Hold {
-			srv.untilGone(c)
-			life.wake()
+		if cmd.Op == OpPause && cmd.Hold {
+			srv.hold(c)
+			return
 		}
+		srv.reply(c, srv.life.Load().pause(cmd.Op == OpPause))
 	case OpExec:
 		srv.reply(c, srv.life.Load().exec(cmd.Exec))
 	case OpUpdate:
@@ -199,6 +197,18 @@ func (srv *server) handle(conn net.Conn) {
 	default:
 		srv.reply(c, fmt.Errorf("unknown operation %q", cmd.Op))
 	}
+}
+
+// hold keeps the container paused until its client is gone, or has said all that
+// it has to say: it is answered when the container goes on.
+func (srv *server) hold(c *client) {
+	letGo, err := srv.life.Load().holdPause()
+	srv.reply(c, err)
+	if err != nil {
+		return
+	}
+	srv.untilGone(c)
+	srv.reply(c, letGo())
 }
 
 // stay serves a client that stays until the end.

@@ -49,6 +49,7 @@ type supervisor struct {
 	statusMu sync.Mutex // from running on
 	status   state.Status
 	recorded bool // the end is in status
+	pauses   int  // so far
 
 	// ctx ends when the VM is to be killed.
 	ctx  context.Context

@@ -648,6 +648,38 @@ func TestPauseHeld(t *testing.T) {
 	}
 }
 
+// TestPauseHeldLetsGo: of its own pause, and of no other.
+func TestPauseHeldLetsGo(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true}, nil)
+	<-l.outcome
+	for name, tt := range map[string]struct {
+		meanwhile []Op
+		paused    bool
+	}{
+		"nobody else":       {nil, false},
+		"unpaused":          {[]Op{OpUnpause}, false},
+		"somebody's pause":  {[]Op{OpUnpause, OpPause}, true},
+		"one that is over":  {[]Op{OpUnpause, OpPause, OpUnpause}, false},
+		"one after another": {[]Op{OpUnpause, OpPause, OpUnpause, OpPause}, true},
+	} {
+		c := l.command(Command{Op: OpPause, Hold: true})
+		if r, err := c.Reply(); err != nil || r.Error != "" {
+			t.Fatalf("%s: %+v, %v", name, r, err)
+		}
+		for _, op := range tt.meanwhile {
+			if r, err := l.command(Command{Op: op}).Reply(); err != nil || r.Error != "" {
+				t.Fatalf("%s: %s: %+v, %v", name, op, r, err)
+			}
+		}
+		if r, err := c.LetGo(); err != nil || r.Error != "" || l.status().Paused != tt.paused {
+			t.Errorf("%s: %+v, %v, paused %v", name, r, err, l.status().Paused)
+		}
+		if tt.paused {
+			l.command(Command{Op: OpUnpause}).Reply()
+		}
+	}
+}
+
 // Whoever may read the container's directory finds the way to the guest, while
 // there is one.
 func TestToken(t *testing.T) {
