@@ -3,11 +3,8 @@ package manager
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
 
 	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/image"
@@ -33,7 +30,7 @@ func (m *Manager) PruneContainers(ctx context.Context, choose func(Container) bo
 		if c.State != StateCreated && c.State != StateExited || !choose(c) {
 			continue
 		}
-		size := diskUsage(c.Dir)
+		size, _ := blocksBelow(c.Dir) // what cannot be measured can go all the same
 		err := m.Remove(ctx, c.ID, false)
 		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 			continue // it was started, or somebody else has removed it
@@ -45,23 +42,6 @@ func (m *Manager) PruneContainers(ctx context.Context, choose func(Container) bo
 	}
 	m.tell(events.Container(events.ActionPrune, events.Subject{}, "reclaimed", strconv.FormatInt(done.Freed, 10)))
 	return done, nil
-}
-
-// diskUsage is what the files of a directory take on disk, in bytes: writable
-// disks are mostly holes. What goes meanwhile takes nothing.
-func diskUsage(dir string) (sum int64) {
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil
-		}
-		if info, err := d.Info(); err == nil {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				sum += st.Blocks * 512
-			}
-		}
-		return nil
-	})
-	return sum
 }
 
 // PrunedImages says what PruneImages removed.
