@@ -135,10 +135,12 @@ func (a *Attachment) output(s *Streams, detached <-chan struct{}) {
 	}
 	if errors.Is(err, supervisor.ErrGone) {
 		// The supervisor was lost, or it dropped us because nobody took the output:
-		// then the end is yet to come.
-		a.m.final(a.given, state.VM{ID: a.id, Name: a.id}, supervisor.Command{Op: supervisor.OpWait})
-		a.result.ExitCode, a.err = a.m.afterLoss(a.id)
-		return
+		// then the end is yet to come. Whoever looks after it may find the next start.
+		final, err = a.m.final(a.given, state.VM{ID: a.id, Name: a.id}, supervisor.Command{Op: supervisor.OpWait})
+		if err != nil {
+			a.result.ExitCode, a.err = a.m.afterLoss(a.id)
+			return
+		}
 	}
 	a.result.ExitCode, a.err = final.ExitCode, err
 	if err == nil && final.Error != "" {

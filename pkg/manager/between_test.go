@@ -152,3 +152,30 @@ func TestWaitForTheLockIsInterrupted(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAttachThatIsDropped: a client that the supervisor drops hears of the end that
+// came then, whatever the restart policy has begun since.
+func TestAttachThatIsDropped(t *testing.T) {
+	m, vm, _ := lockedContainer(t)
+	again := state.Status{Phase: state.PhaseRunning, RestartCount: 1}
+	if err := state.WriteStatus(m.state.Paths(vm.ID), again); err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t, m, vm)
+	go func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			var cmd supervisor.Command
+			if api.ReadMessage(conn, api.KindOpen, &cmd) == nil && cmd.Op == supervisor.OpWait {
+				api.WriteMessage(conn, api.KindExit, supervisor.Final{ExitCode: 5, Error: "why"})
+			}
+			conn.Close()
+		}
+	}()
+	a, err := m.attachRunning(t.Context(), vm, &Streams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := a.Wait(); r.ExitCode != 5 || err == nil || err.Error() != "why" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

@@ -60,8 +60,12 @@ func (m *Manager) final(ctx context.Context, vm state.VM, cmd supervisor.Command
 	}
 	if errors.Is(err, supervisor.ErrGone) {
 		// It ended between our words, or was lost: its record knows.
-		code, _ := m.afterLoss(vm.ID)
-		return supervisor.Final{ExitCode: code}, nil
+		code, lost := m.afterLoss(vm.ID)
+		f := supervisor.Final{ExitCode: code}
+		if lost != nil {
+			f.Error = lost.Error()
+		}
+		return f, nil
 	}
 	return f, err
 }
