@@ -211,9 +211,8 @@ func (c cache) replace(write func(io.Writer) (name string, err error)) error {
 	return os.Rename(f.Name(), filepath.Join(c.dir, name))
 }
 
-// prune removes what no kernel file needs any more: kernels are replaced, and
-// each is some 50 MB. A VM that runs has its kernel in memory and needs no
-// file. What cannot be removed stays. The lock is held.
+// prune removes what nobody needs any more: kernels are replaced, and each is
+// some 50 MB. What cannot be removed stays. The lock is held.
 func (c cache) prune() {
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {
@@ -234,9 +233,14 @@ func cached(name string) bool {
 	return strings.HasPrefix(name, elfPrefix) || strings.HasPrefix(name, factsPrefix)
 }
 
+// inUse are the names of what kernel files rest on, and of kernels that somebody
+// holds, whose files may be gone.
 func (c cache) inUse(entries []fs.DirEntry) map[string]bool {
 	keep := map[string]bool{}
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), elfPrefix) && held(filepath.Join(c.dir, e.Name())) {
+			keep[e.Name()] = true
+		}
 		if !strings.HasPrefix(e.Name(), factsPrefix) {
 			continue
 		}
@@ -250,4 +254,17 @@ func (c cache) inUse(entries []fs.DirEntry) map[string]bool {
 		}
 	}
 	return keep
+}
+
+// held reports whether somebody has a lock on a file (fcntl(2), F_OFD_GETLK), as
+// those have who boot a VM from it and may do so again. In doubt it is held.
+func held(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	lk := unix.Flock_t{Type: unix.F_WRLCK}
+	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lk)
+	return err != nil || lk.Type != unix.F_UNLCK
 }

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func mustOpen(t *testing.T, path, cacheDir string) *Kernel {
@@ -152,5 +154,36 @@ func TestReplacedKernelIsRemoved(t *testing.T) {
 	}
 	if stampOf(kept.Path).Size < 0 {
 		t.Error("a kernel whose file is still there was removed")
+	}
+}
+
+// A VM may be booted again from a kernel whose file was replaced since.
+func TestHeldKernelStays(t *testing.T) {
+	dir := t.TempDir()
+	cacheDir := filepath.Join(dir, "cache")
+	files(t, dir, map[string]string{"k": string(bzimage("6.1.0", packGzip(t, vmlinux("6.1.0", 5000))))})
+	old := mustOpen(t, filepath.Join(dir, "k"), cacheDir)
+	hold, err := os.Open(old.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hold.Close()
+	if err := unix.FcntlFlock(hold.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK}); err != nil {
+		t.Fatal(err)
+	}
+	files(t, dir, map[string]string{"k": string(bzimage("6.2.0", packGzip(t, vmlinux("6.2.0", 5000))))})
+	mustOpen(t, filepath.Join(dir, "k"), cacheDir)
+	if stampOf(old.Path).Size < 0 {
+		t.Fatal("a kernel that is held was removed")
+	}
+	if found, err := CheckCache(cacheDir); len(found) != 0 || err != nil {
+		t.Errorf("a kernel that is held is a finding: %+v, %v", found, err)
+	}
+	hold.Close()
+	if err := (cache{cacheDir}).tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if stampOf(old.Path).Size >= 0 {
+		t.Error("a kernel that nobody holds any more is still there")
 	}
 }

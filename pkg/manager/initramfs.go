@@ -179,8 +179,8 @@ func lastUse(info fs.FileInfo) time.Time {
 }
 
 // expire removes what older agents and kernels left, and half-written files of
-// commands that died. A VM that runs has read its own long ago; one that another
-// MicroPod still uses is built again.
+// commands that died. What a supervisor holds stays: its restart policy may boot
+// from it again. One that another MicroPod still uses is built again.
 func expire(dir string) error {
 	lock, err := state.Lock(filepath.Join(dir, fileInitramfsLock))
 	if err != nil {
@@ -197,7 +197,9 @@ func expire(dir string) error {
 		if strings.HasPrefix(e.Name(), initramfsTemp) {
 			_ = state.RemoveUnlocked(path) // harmless if it stays
 		} else if err == nil && e.Name() != fileInitramfsLock && time.Since(lastUse(st)) > time.Hour {
-			os.Remove(path)
+			if held, err := state.Held(path); err == nil && !held {
+				os.Remove(path)
+			}
 		}
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FileLock is an exclusive lock on a file, held until Unlock or until every
+// FileLock is a lock on a file, exclusive but for HoldShared, held until Unlock or until every
 // process that inherited its descriptor has ended. It is an open file
 // description lock (fcntl(2), F_OFD_SETLK): it survives exec, and unlike
 // flock it can be asked about without taking it.
@@ -42,9 +42,26 @@ func lock(path string, cmd int) (*FileLock, error) {
 	}
 }
 
-func setLock(f *os.File, cmd int) error {
+// HoldShared takes a shared lock on a file that is there: Held is true of it, for
+// as long as one of those who hold it does. The error wraps ErrLocked if somebody
+// has it for himself.
+func HoldShared(path string) (*FileLock, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open to hold: %w", err)
+	}
+	if err := setLockType(f, unix.F_OFD_SETLK, unix.F_RDLCK); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("hold %s: %w", path, err)
+	}
+	return &FileLock{f}, nil
+}
+
+func setLock(f *os.File, cmd int) error { return setLockType(f, cmd, unix.F_WRLCK) }
+
+func setLockType(f *os.File, cmd int, kind int16) error {
 	for {
-		lk := unix.Flock_t{Type: unix.F_WRLCK}
+		lk := unix.Flock_t{Type: kind}
 		err := unix.FcntlFlock(f.Fd(), cmd, &lk)
 		switch {
 		case errors.Is(err, unix.EINTR):

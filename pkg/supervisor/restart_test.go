@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -227,4 +228,42 @@ func TestFirstStartThatFailsIsTheLast(t *testing.T) {
 	}
 	l.final()
 	l.wantStatus(125, 0)
+}
+
+// TestBootFilesAreHeld: whoever removes old files leaves those alone that a later
+// start boots from.
+func TestBootFilesAreHeld(t *testing.T) {
+	dir := t.TempDir()
+	boot := []string{filepath.Join(dir, "vmlinux"), filepath.Join(dir, "initrd")}
+	for _, path := range boot {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := begin(t, &fakeVM{runs: true}, func(p *Plan) {
+		withPolicy("always", 0)(p)
+		p.StopSignal, p.VM.Kernel, p.VM.Initrd = 3, boot[0], boot[1]
+	})
+	<-l.outcome
+	held := func(want bool) {
+		t.Helper()
+		runtime.GC() // a file that nobody refers to is closed, and not held any more
+		runtime.GC()
+		for _, path := range boot {
+			if got, err := state.Held(path); got != want || err != nil {
+				t.Errorf("%s: held %v, %v", path, got, err)
+			}
+		}
+	}
+	held(true)
+	l.command(Command{Op: OpSignal, Signal: 10})
+	if _, err := l.client.Final(nil); err != nil {
+		t.Fatal(err)
+	}
+	l.until(state.PhaseRunning)
+	held(true)
+	l.command(Command{Op: OpStop})
+	<-l.ended
+	l.s.dropBootFiles()
+	held(false)
 }

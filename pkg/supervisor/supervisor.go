@@ -38,6 +38,8 @@ type supervisor struct {
 	before *state.Status // how the start before ended, of one by the restart policy
 	rest   time.Duration // before this start
 
+	held []*state.FileLock // what VMs are booted from, see holdBootFiles
+
 	outcome *os.File // until the outcome is reported
 	dir     *os.File // the container's directory, see shortPaths
 	control string   // path of the control socket
@@ -87,6 +89,7 @@ func Run(store *state.Store, drivers []vmm.Driver, id string) error {
 		report(in.outcome, Outcome{ExitCode: 125, Phase: "supervisor", Error: err.Error()})
 		return err
 	}
+	defer s.dropBootFiles()
 	failpoint.Here(failpoint.SupervisorListening)
 	stop := s.onSignals()
 	defer stop()
@@ -140,6 +143,7 @@ func newSupervisor(store *state.Store, in inherited, drivers []vmm.Driver) (*sup
 	if s.driver == nil {
 		return nil, fmt.Errorf("no VMM driver is called %q", p.Driver.Name)
 	}
+	s.holdBootFiles()
 	if p.Service {
 		s.fresh()
 		return s, nil
@@ -152,6 +156,26 @@ func newSupervisor(store *state.Store, in inherited, drivers []vmm.Driver) (*sup
 		return nil, err
 	}
 	return s, nil
+}
+
+// holdBootFiles keeps the kernel and the initramfs from those who remove what is
+// old or replaced: the restart policy boots from them again. Of a file that is not
+// there the boot tells; one on a file system without locks is a user's own.
+func (s *supervisor) holdBootFiles() {
+	for _, path := range []string{s.plan.VM.Kernel, s.plan.VM.Initrd} {
+		l, err := state.HoldShared(path)
+		if err != nil {
+			s.log.Info("hold what the VM is booted from", "err", err)
+			continue
+		}
+		s.held = append(s.held, l)
+	}
+}
+
+func (s *supervisor) dropBootFiles() {
+	for _, l := range s.held {
+		l.Unlock()
+	}
 }
 
 // record writes the status to where the next command finds it, should this
