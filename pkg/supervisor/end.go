@@ -204,11 +204,10 @@ func (s *supervisor) stop(cmd Command) {
 	// A process that cannot write its output may not heed the signal, and one
 	// that has ended is not reported before all of its output is taken.
 	s.hub.hurry()
-	if err := s.signal(sig); err != nil {
+	if err := s.askToEnd(sig); err != nil {
 		s.log.Info("send stop signal", "err", err)
 		timeout = 0
 	}
-	s.wake()
 	if timeout < 0 {
 		return
 	}
@@ -216,6 +215,26 @@ func (s *supervisor) stop(cmd Command) {
 	case <-s.ended:
 	case <-time.After(timeout):
 		s.signal(int(unix.SIGKILL))
+	}
+}
+
+// askToEnd sends the signal of a stop and ends a pause. For a guest that does not
+// answer it waits no longer than for one that does not obey.
+func (s *supervisor) askToEnd(sig int) error {
+	sent := make(chan error, 1)
+	go func() {
+		err := s.signal(sig)
+		if sig != int(unix.SIGKILL) {
+			s.wake()
+		}
+		sent <- err
+	}()
+	select {
+	case err := <-sent:
+		return err
+	case <-time.After(s.plan.Limits.Kill):
+		s.log.Info("the guest does not answer to the stop signal")
+		return nil
 	}
 }
 

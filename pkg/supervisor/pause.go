@@ -44,35 +44,64 @@ func (s *supervisor) setPaused(paused bool, mine int) (number int, err error) {
 	default:
 		return 0, errors.New("the container is still starting")
 	}
-	s.statusMu.Lock()
-	defer s.statusMu.Unlock()
-	switch {
-	case s.status.Phase == state.PhaseRestarting:
-		return 0, errRestarting
-	case s.status.Phase != state.PhaseRunning:
-		return 0, errors.New("the container has ended")
-	case paused && s.status.Paused:
-		return 0, errPaused
-	case !paused && (!s.status.Paused || mine != 0 && mine != s.pauses):
+	// Not statusMu: a guest that does not answer must not be in the way of the end.
+	s.pauseMu.Lock()
+	defer s.pauseMu.Unlock()
+	if !paused && mine != 0 && mine != s.pauses {
 		return 0, errNotPaused
+	}
+	if err := s.mayPause(paused); err != nil {
+		return 0, err
 	}
 	ctx, cancel := s.callCtx()
 	defer cancel()
 	if err := s.agent.Freeze(ctx, api.FreezeRequest{ID: s.plan.Start.ID, Frozen: paused}); err != nil {
 		return 0, err
 	}
-	s.status.Paused = paused
-	action := events.ActionUnpause
+	if err := s.paused(paused); err != nil {
+		return 0, err
+	}
 	if paused {
-		action = events.ActionPause
 		s.pauses++
 		s.health.hold(errHeld)
 	} else {
 		s.health.goOn()
 	}
-	err = state.WriteStatus(s.paths, s.status)
+	return s.pauses, nil
+}
+
+func (s *supervisor) mayPause(paused bool) error {
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	switch {
+	case s.status.Phase == state.PhaseRestarting:
+		return errRestarting
+	case s.status.Phase != state.PhaseRunning:
+		return errors.New("the container has ended")
+	case paused && s.status.Paused:
+		return errPaused
+	case !paused && !s.status.Paused:
+		return errNotPaused
+	}
+	return nil
+}
+
+// paused makes a pause known, or its end, of a container that has not ended
+// meanwhile.
+func (s *supervisor) paused(paused bool) error {
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	if s.status.Phase != state.PhaseRunning {
+		return errors.New("the container has ended")
+	}
+	s.status.Paused = paused
+	action := events.ActionUnpause
+	if paused {
+		action = events.ActionPause
+	}
+	err := state.WriteStatus(s.paths, s.status)
 	s.tell(events.Container(action, s.subject()))
-	return s.pauses, err
+	return err
 }
 
 // wake ends a pause, so that a signal which asks for the end is heard. SIGKILL

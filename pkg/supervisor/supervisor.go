@@ -48,10 +48,11 @@ type supervisor struct {
 
 	signalMu sync.Mutex // of a signal and of what is told of it
 	told     bool       // the end is
-	statusMu sync.Mutex // from running on
+	pauseMu  sync.Mutex // of a pause or its end, before statusMu
+	statusMu sync.Mutex // from running on, and never while the guest is asked
 	status   state.Status
 	recorded bool // the end is in status
-	pauses   int  // so far
+	pauses   int  // so far, with pauseMu
 
 	// ctx ends when the VM is to be killed.
 	ctx  context.Context

@@ -41,6 +41,9 @@ type fakeVM struct {
 	dead       bool       // the process has ended before SIGKILL comes
 	check      string     // how health checks go, see serveCheck
 	startsOnce bool       // there is no VM after the first
+	frozen     bool       // never answers a pause, see freezing
+
+	freezing chan struct{} // told of each pause that is not answered
 
 	rest time.Duration // before the first start, by a restart policy
 
@@ -188,6 +191,11 @@ func (m *fakeMachine) answer(c net.Conn, r api.Request) {
 			reply.Error = &api.Error{Code: api.CodeNotFound, Message: "no process runs"}
 		case !slices.Contains(m.vm.ignore, s.Signal):
 			m.signal <- s.Signal
+		}
+	case api.MethodFreeze:
+		if m.vm.frozen {
+			m.vm.freezing <- struct{}{}
+			return
 		}
 	case api.MethodShutdown:
 		if !m.vm.noShutdown {
@@ -624,6 +632,40 @@ func TestPause(t *testing.T) {
 	l.final()
 	if l.status().Paused {
 		t.Error("paused after its end")
+	}
+}
+
+// A guest that does not answer a pause is in nobody's way: SIGKILL ends it, or its
+// VM, and a stop gets there.
+func TestEndBesideAPauseWithoutAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		cmd    Command
+		ignore []int
+		want   int
+	}{
+		"kill":      {Command{Op: OpStop, Signal: 9}, nil, 137},
+		"kill, too": {Command{Op: OpSignal, Signal: 9}, []int{9}, 137},
+		"stop":      {Command{Op: OpStop}, nil, 143},
+		"stops not": {Command{Op: OpStop}, []int{15, 9}, 137},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vm := &fakeVM{runs: true, ignore: c.ignore, frozen: true, freezing: make(chan struct{}, 1)}
+			l := begin(t, vm, func(p *Plan) {
+				// Who waits for the call waits until the test is given up.
+				p.Limits.Call, p.Limits.Kill, p.StopTimeout = time.Hour, 50*time.Millisecond, 50*time.Millisecond
+				if c.ignore == nil {
+					p.Limits.Kill = 20 * time.Second
+				}
+			})
+			<-l.outcome
+			l.command(Command{Op: OpPause})
+			<-vm.freezing
+			l.command(c.cmd)
+			if f, _ := l.final(); f.ExitCode != c.want {
+				t.Errorf("final %+v", f)
+			}
+			l.nothingLeft()
+		})
 	}
 }
 
