@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
@@ -177,5 +179,93 @@ func TestAttachThatIsDropped(t *testing.T) {
 	}
 	if r, err := a.Wait(); r.ExitCode != 5 || err == nil || err.Error() != "why" {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// served lets a process that holds the container's lock stand for a VM that serves
+// its files.
+func served(t *testing.T, m *Manager, vm state.VM, lock *state.FileLock) *exec.Cmd {
+	t.Helper()
+	sleep := exec.Command("sleep", "1000")
+	sleep.ExtraFiles = []*os.File{lock.File()}
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sleep.Process.Kill(); sleep.Wait() })
+	st := state.Status{Supervisor: state.IdentifyProcess(sleep.Process.Pid)}
+	if err := errors.Join(state.WriteService(m.state.Paths(vm.ID), st), lock.Unlock()); err != nil {
+		t.Fatal(err)
+	}
+	return sleep
+}
+
+// A container whose files are served does not run: nobody who wants one that runs
+// waits for the end of the transfer.
+func TestServedContainerDoesNotRun(t *testing.T) {
+	m, vm, lock := lockedContainer(t)
+	served(t, m, vm, lock)
+	all := func(Container) bool { return true }
+	for name, verb := range map[string]func(context.Context) error{
+		"stop": func(ctx context.Context) error { return m.Stop(ctx, vm.ID, nil, "") },
+		"wait": func(ctx context.Context) error { _, err := m.Wait(ctx, vm.ID, WaitNotRunning); return err },
+		"logs": func(ctx context.Context) error {
+			return m.Logs(ctx, vm.ID, LogOptions{Follow: true, Tail: -1, Out: io.Discard, Err: io.Discard})
+		},
+		"kill":  func(ctx context.Context) error { return stopped(m.Kill(ctx, vm.ID, syscall.SIGTERM)) },
+		"kill9": func(ctx context.Context) error { return stopped(m.Kill(ctx, vm.ID, syscall.SIGKILL)) },
+		"pause": func(ctx context.Context) error { return stopped(m.Pause(ctx, vm.ID)) },
+		"prune": func(ctx context.Context) error {
+			if p, err := m.PruneContainers(ctx, all); err != nil || len(p.Deleted) > 0 {
+				return fmt.Errorf("removed %v, %v", p.Deleted, err)
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// Who waits waits for longer than this.
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if err := verb(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if m.vanished(vm.ID) {
+		t.Error("it is gone")
+	}
+}
+
+func stopped(err error) error {
+	if errors.Is(err, ErrNotRunning) {
+		return nil
+	}
+	return fmt.Errorf("it runs: %w", err)
+}
+
+// A start waits until the files are not served any more.
+func TestStartWaitsForTheServer(t *testing.T) {
+	m, vm, lock := lockedContainer(t)
+	sleep := served(t, m, vm, lock)
+	done := make(chan error, 1)
+	go func() { _, err := m.Start(t.Context(), vm.ID, nil); done <- err }()
+	early(t, done)
+	sleep.Process.Kill()
+	if err := <-done; !errors.As(err, new(*StartError)) { // there is no VMM here
+		t.Error(err)
+	}
+}
+
+// TestRemoveOfTheServed: by force it goes whenever the service has begun.
+func TestRemoveOfTheServed(t *testing.T) {
+	m, vm, lock := lockedContainer(t)
+	done := make(chan error, 1)
+	go func() { done <- m.Remove(t.Context(), vm.ID, true) }()
+	early(t, done)
+	sleep := served(t, m, vm, lock)
+	if err := <-done; err != nil || !m.vanished(vm.ID) {
+		t.Errorf("rm -f: %v", err)
+	}
+	if err := sleep.Wait(); err == nil {
+		t.Error("its server was not ended")
 	}
 }

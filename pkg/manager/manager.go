@@ -126,7 +126,8 @@ func (m *Manager) resolve(ref string) (state.VM, error) {
 }
 
 // dial connects to a container's supervisor; the error wraps ErrNotRunning if
-// it has none. A container on its way up or down is waited for.
+// it has none. A container on its way up or down is waited for; one whose files
+// are served does not run, however long that takes.
 func (m *Manager) dial(ctx context.Context, vm state.VM, cmd supervisor.Command) (*supervisor.Client, error) {
 	for {
 		c, err := supervisor.Dial(ctx, m.state.Paths(vm.ID), cmd)
@@ -137,7 +138,7 @@ func (m *Manager) dial(ctx context.Context, vm state.VM, cmd supervisor.Command)
 		if err != nil {
 			return nil, err
 		}
-		if !held {
+		if !held || m.served(vm.ID) {
 			return nil, notRunning(vm)
 		}
 		if err := pause(ctx); err != nil {
@@ -147,9 +148,19 @@ func (m *Manager) dial(ctx context.Context, vm state.VM, cmd supervisor.Command)
 }
 
 // lock takes a container's lock. The error wraps state.ErrLocked if it runs: a
-// supervisor holds the lock, and one can speak with it.
+// supervisor holds the lock, and one can speak with it. A VM that serves the
+// container's files is waited for.
 func (m *Manager) lock(ctx context.Context, vm state.VM) (*state.FileLock, error) {
+	return m.lockAfter(ctx, vm, func(string) error { return nil })
+}
+
+// lockAfter is lock, but calls free with the container's id before each look at a
+// lock that nobody answers for.
+func (m *Manager) lockAfter(ctx context.Context, vm state.VM, free func(id string) error) (*state.FileLock, error) {
 	for {
+		if err := free(vm.ID); err != nil {
+			return nil, err
+		}
 		l, err := m.state.Lock(vm.ID)
 		if !errors.Is(err, state.ErrLocked) {
 			return l, err
@@ -161,6 +172,9 @@ func (m *Manager) lock(ctx context.Context, vm state.VM) (*state.FileLock, error
 		}
 		if !errors.Is(gone, ErrNotRunning) {
 			return nil, gone
+		}
+		if err := pause(ctx); err != nil {
+			return nil, err
 		}
 	}
 }

@@ -31,9 +31,9 @@ func (m *Manager) PruneContainers(ctx context.Context, choose func(Container) bo
 			continue
 		}
 		size, _ := blocksBelow(c.Dir) // what cannot be measured can go all the same
-		err := m.Remove(ctx, c.ID, false)
+		err := m.removeUnused(c.ID)
 		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
-			continue // it was started, or somebody else has removed it
+			continue // it is in use, or somebody else has removed it
 		}
 		if err != nil {
 			return done, err
@@ -42,6 +42,17 @@ func (m *Manager) PruneContainers(ctx context.Context, choose func(Container) bo
 	}
 	m.tell(events.Container(events.ActionPrune, events.Subject{}, "reclaimed", strconv.FormatInt(done.Freed, 10)))
 	return done, nil
+}
+
+// removeUnused is Remove, but waits for nobody: the error wraps ErrConflict if
+// somebody holds the container's lock.
+func (m *Manager) removeUnused(id string) error {
+	vm, err := m.resolve(id)
+	if err != nil {
+		return err
+	}
+	lock, err := m.state.Lock(vm.ID)
+	return m.removeTaken(vm, lock, err, false)
 }
 
 // PrunedImages says what PruneImages removed.

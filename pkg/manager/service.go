@@ -111,6 +111,13 @@ func (m *Manager) endLostService(ctx context.Context, vm state.VM) error {
 	return m.reapService(vm.ID)
 }
 
+// served reports whether a VM that serves a container's files lives, in the place
+// of one in which it runs.
+func (m *Manager) served(id string) bool {
+	st, err := m.state.ReadService(id)
+	return err == nil && st != nil && st.Supervisor.Alive()
+}
+
 // endService ends the supervisor of a VM that serves files, if there is one.
 func (m *Manager) endService(id string) error {
 	st, err := m.state.ReadService(id)

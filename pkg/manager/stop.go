@@ -141,12 +141,13 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 	if err != nil {
 		return err
 	}
+	take := m.lock
 	if force {
-		if err := m.endService(vm.ID); err != nil {
-			return err
+		take = func(ctx context.Context, vm state.VM) (*state.FileLock, error) {
+			return m.lockAfter(ctx, vm, m.endService) // of everyone who was faster
 		}
 	}
-	lock, err := m.lock(ctx, vm)
+	lock, err := take(ctx, vm)
 	for errors.Is(err, state.ErrLocked) && force { // again, if somebody starts it meanwhile
 		if err := m.Kill(ctx, vm.ID, syscall.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) && !errors.Is(err, ErrNotFound) {
 			return err
@@ -155,8 +156,13 @@ func (m *Manager) Remove(ctx context.Context, ref string, force bool) error {
 		if m.vanished(vm.ID) { // --rm was faster
 			return nil
 		}
-		lock, err = m.lock(ctx, vm)
+		lock, err = take(ctx, vm)
 	}
+	return m.removeTaken(vm, lock, err, force)
+}
+
+// removeTaken removes a container whose lock was taken, or could not be.
+func (m *Manager) removeTaken(vm state.VM, lock *state.FileLock, err error, force bool) error {
 	switch {
 	case errors.Is(err, state.ErrLocked) && m.paused(vm.ID):
 		return fmt.Errorf("%w: container %s is paused and must be unpaused first, or remove it with -f", ErrConflict, vm.Name)
