@@ -124,29 +124,43 @@ func (s *supervisor) restart(f Final) *supervisor {
 	return s.next(rest)
 }
 
-// next makes what starts the container again; nil if it cannot, or shall not.
+// next makes what starts the container again.
 func (s *supervisor) next(rest time.Duration) *supervisor {
-	s.statusMu.Lock()
-	before := s.status
-	n := &supervisor{
-		plan: s.plan, paths: s.paths, store: s.store, driver: s.driver, lock: s.lock, log: s.log, journal: s.journal,
-		asked: s.asked, before: &before, recorded: true, rest: rest, dir: s.dir, control: s.control, server: s.server,
-	}
-	s.statusMu.Unlock()
-	n.plan.Timings = nil
-	// What belongs to one VM must be of no use to another.
-	n.plan.Setup.Token, n.plan.Setup.Entropy = hex.EncodeToString(random(32)), random(64)
+	n := s.successor(rest)
 	boundLog(os.Stderr)
 	if err := n.begin(); err != nil {
 		s.log.Error("start the container again", "err", err)
 		return nil
 	}
-	s.server.life.Store(n)
+	s.handOver(n)
 	// Whoever asks for the end from here on speaks with n.
 	if s.asked.is() {
 		n.kill(errKilled)
 	}
 	return n
+}
+
+func (s *supervisor) successor(rest time.Duration) *supervisor {
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	before := s.status
+	n := &supervisor{
+		plan: s.plan, paths: s.paths, store: s.store, driver: s.driver, lock: s.lock, log: s.log, journal: s.journal,
+		asked: s.asked, before: &before, recorded: true, rest: rest, dir: s.dir, control: s.control, server: s.server,
+	}
+	n.plan.Timings = nil
+	// What belongs to one VM must be of no use to another.
+	n.plan.Setup.Token, n.plan.Setup.Entropy = hex.EncodeToString(random(32)), random(64)
+	return n
+}
+
+// handOver makes n answer on the control socket. It takes what an update has
+// changed since n was made: a later one finds n.
+func (s *supervisor) handOver(n *supervisor) {
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	n.plan.Restart, n.plan.Start = s.plan.Restart, s.plan.Start
+	s.server.life.Store(n)
 }
 
 func random(n int) []byte {

@@ -56,3 +56,24 @@ func TestUpdate(t *testing.T) {
 	}
 	l.wantStatus(138, 1)
 }
+
+// TestUpdateBetweenTwoLives: what is changed while the next start is prepared is
+// not lost with the start before.
+func TestUpdateBetweenTwoLives(t *testing.T) {
+	l := begin(t, &fakeVM{exit: 1, rest: longestRest}, func(p *Plan) {
+		withPolicy("always", 0)(p)
+		p.Start.Spec = &specs.Spec{Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
+	})
+	l.until(state.PhaseRestarting)
+	n := l.s.successor(0)
+	limit := int64(5)
+	u := &Update{Restart: state.RestartPolicy{Name: state.RestartNo}, Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}}
+	if r, err := l.command(Command{Op: OpUpdate, Update: u}).Reply(); err != nil || r.Error != "" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	l.s.handOver(n)
+	defer l.s.server.life.Store(l.s)
+	if r := n.plan.Start.Spec.Linux.Resources; r.Pids == nil || *r.Pids.Limit != 5 || n.plan.Restart != u.Restart {
+		t.Errorf("the next life has %+v, %+v", r, n.plan.Restart)
+	}
+}
