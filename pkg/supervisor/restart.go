@@ -90,9 +90,9 @@ func (s *supervisor) resting() bool {
 
 // restart does what the restart policy says about the end of the container: it
 // waits for the time of the next start and answers with what does it, or nil.
-func (s *supervisor) restart(f Final) *supervisor {
+func (s *supervisor) restart(f Final) (*supervisor, error) {
 	if !closed(s.running) {
-		return nil
+		return nil, nil
 	}
 	s.statusMu.Lock()
 	e := ending{
@@ -103,7 +103,7 @@ func (s *supervisor) restart(f Final) *supervisor {
 	rest, again := e.again()
 	if !again {
 		s.statusMu.Unlock()
-		return nil
+		return nil, nil
 	}
 	s.status.RestartCount++
 	s.status.Phase = state.PhaseRestarting
@@ -119,25 +119,24 @@ func (s *supervisor) restart(f Final) *supervisor {
 	select {
 	case <-t.C:
 	case <-s.asked.done:
-		return nil
+		return nil, nil
 	}
 	return s.next(rest)
 }
 
 // next makes what starts the container again.
-func (s *supervisor) next(rest time.Duration) *supervisor {
+func (s *supervisor) next(rest time.Duration) (*supervisor, error) {
 	n := s.successor(rest)
 	boundLog(os.Stderr)
 	if err := n.begin(); err != nil {
-		s.log.Error("start the container again", "err", err)
-		return nil
+		return nil, err
 	}
 	s.handOver(n)
 	// Whoever asks for the end from here on speaks with n.
 	if s.asked.is() {
 		n.kill(errKilled)
 	}
-	return n
+	return n, nil
 }
 
 func (s *supervisor) successor(rest time.Duration) *supervisor {
@@ -174,10 +173,12 @@ func random(n int) []byte {
 func (s *supervisor) againFailed(err error) Final {
 	f := Final{ExitCode: s.before.ExitCode, OOMKilled: s.before.OOMKilled}
 	if !errors.Is(err, errKilled) {
-		f.Error = "start again: " + err.Error()
+		f.Error = againError(err)
 	}
 	return f
 }
+
+func againError(err error) string { return "start again: " + err.Error() }
 
 // maxLog bounds the supervisor's own log, in bytes: a policy may start a
 // container without end.

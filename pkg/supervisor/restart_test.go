@@ -267,3 +267,25 @@ func TestBootFilesAreHeld(t *testing.T) {
 	l.s.dropBootFiles()
 	held(false)
 }
+
+// TestRestartWithoutLog: a start that cannot even be prepared leaves its reason.
+func TestRestartWithoutLog(t *testing.T) {
+	l := begin(t, &fakeVM{runs: true}, func(p *Plan) {
+		withPolicy("always", 0)(p)
+		p.StopSignal = 3
+		p.Log.Path = filepath.Join(filepath.Dir(p.Log.Path), "logs", "log")
+		if err := os.Mkdir(filepath.Dir(p.Log.Path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	})
+	<-l.outcome
+	if err := os.RemoveAll(filepath.Dir(l.s.plan.Log.Path)); err != nil {
+		t.Fatal(err)
+	}
+	l.command(Command{Op: OpSignal, Signal: 10})
+	l.final()
+	l.wantStatus(138, 1)
+	if st := l.status(); !strings.HasPrefix(st.Error, "start again: failed to initialize logging driver: ") {
+		t.Errorf("error %q", st.Error)
+	}
+}

@@ -113,8 +113,13 @@ func (s *supervisor) lives(attached net.Conn) {
 // starts the container again, or nil.
 func (s *supervisor) run(attached net.Conn) *supervisor {
 	final := s.live(attached)
-	if next := s.restart(final); next != nil {
+	next, err := s.restart(final)
+	if next != nil {
 		return next
+	}
+	if err != nil { // how it ended before stays true
+		final.Error = againError(err)
+		s.log.Error(final.Error)
 	}
 	s.server.close()
 	s.settle(final)
