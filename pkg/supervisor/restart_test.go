@@ -289,3 +289,15 @@ func TestRestartWithoutLog(t *testing.T) {
 		t.Errorf("error %q", st.Error)
 	}
 }
+
+// TestErrorOfAnEarlierEnd is not that of a container that runs.
+func TestErrorOfAnEarlierEnd(t *testing.T) {
+	l := begin(t, &fakeVM{diesOnce: true, runs: true}, withPolicy("always", 0))
+	if f, err := l.client.Final(nil); err != nil || f.Error == "" {
+		t.Errorf("the first end: %+v, %v", f, err)
+	}
+	l.until(state.PhaseRunning)
+	if st := l.status(); st.Error != "" || st.RestartCount != 1 {
+		t.Errorf("status %+v", st)
+	}
+}

@@ -410,7 +410,7 @@ func (s *supervisor) started() error {
 	defer s.statusMu.Unlock()
 	s.status.Phase, s.recorded = state.PhaseRunning, false
 	s.status.StartedAt = time.Now()
-	s.status.ExitCode, s.status.OOMKilled = 0, false
+	s.status.ExitCode, s.status.OOMKilled, s.status.Error = 0, false, ""
 	if err := state.WriteStatus(s.paths, s.status); err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ type fakeVM struct {
 	dead       bool       // the process has ended before SIGKILL comes
 	check      string     // how health checks go, see serveCheck
 	startsOnce bool       // there is no VM after the first
+	diesOnce   bool       // as dies, of the first VM
 	frozen     bool       // never answers a pause, see freezing
 
 	freezing chan struct{} // told of each pause that is not answered
@@ -55,6 +56,7 @@ type fakeVM struct {
 
 type fakeMachine struct {
 	vm       *fakeVM
+	dies     bool
 	c        vmm.Config
 	done     chan struct{}
 	once     sync.Once
@@ -80,7 +82,7 @@ func (f *fakeVM) Start(_ context.Context, c vmm.Config) (vmm.Machine, error) {
 	if err := os.WriteFile(c.ConsolePath, []byte("booting\nKernel panic - not syncing: oops\x1b[2J\n"), 0o600); err != nil {
 		return nil, err
 	}
-	m := &fakeMachine{vm: f, c: c, done: make(chan struct{}), listener: l, stdio: make(chan net.Conn, 1), checks: make(chan net.Conn, 1), signal: make(chan int, 8)}
+	m := &fakeMachine{vm: f, dies: f.dies || f.diesOnce && f.m == nil, c: c, done: make(chan struct{}), listener: l, stdio: make(chan net.Conn, 1), checks: make(chan net.Conn, 1), signal: make(chan int, 8)}
 	f.m = m
 	go m.accept()
 	if !f.silent {
@@ -222,7 +224,7 @@ func (m *fakeMachine) process(control net.Conn) {
 		}
 		api.WriteFrame(io1, api.KindStdout, b)
 	}
-	if m.vm.dies {
+	if m.dies {
 		m.Kill()
 		return
 	}
