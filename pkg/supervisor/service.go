@@ -72,6 +72,9 @@ func (s *supervisor) liveForFiles(client net.Conn) (phase string, err error) {
 	s.report(Outcome{OK: true, Timings: s.status.Timings})
 	select {
 	case <-gone:
+		if closed(s.machine.Done()) { // before: nothing was flushed
+			return "serve", s.vmEnded()
+		}
 		return "flush", s.flushFiles()
 	case <-s.machine.Done():
 		return "serve", s.vmEnded()
