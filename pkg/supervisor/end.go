@@ -139,18 +139,20 @@ func (s *supervisor) signal(sig int) error {
 	if sig < 1 || sig > 64 {
 		return fmt.Errorf("invalid signal %d", sig)
 	}
-	if s.asksForEnd(sig) {
+	resting := s.resting()
+	starting := !resting && !closed(s.running)
+	if starting && sig != int(unix.SIGKILL) && (s.before == nil || !s.asksForEnd(sig)) {
+		return errors.New("the container is still starting")
+	}
+	if s.asksForEnd(sig) { // before it is sent: the end may come at once
 		s.asked.set()
 	}
 	switch {
-	case s.resting():
+	case resting:
 		return nil // it is not started again: that is what was asked for
-	case !closed(s.running):
-		if sig == int(unix.SIGKILL) || s.before != nil && s.asksForEnd(sig) {
-			s.kill(errKilled)
-			return nil
-		}
-		return errors.New("the container is still starting")
+	case starting:
+		s.kill(errKilled)
+		return nil
 	}
 	if sig != int(unix.SIGKILL) {
 		err := s.sendSignal(sig)

@@ -301,3 +301,20 @@ func TestErrorOfAnEarlierEnd(t *testing.T) {
 		t.Errorf("status %+v", st)
 	}
 }
+
+// TestRefusedSignal leaves the restart policy as it is.
+func TestRefusedSignal(t *testing.T) {
+	l := begin(t, &fakeVM{silent: true}, withPolicy("always", 0))
+	for _, sig := range []int{0, 15} {
+		if r, err := l.command(Command{Op: OpSignal, Signal: sig}).Reply(); err != nil || r.Error == "" {
+			t.Errorf("signal %d before the start: %+v, %v", sig, r, err)
+		}
+	}
+	if l.s.asked.is() {
+		t.Error("the policy does not count any more")
+	}
+	if r, err := l.command(Command{Op: OpSignal, Signal: 9}).Reply(); err != nil || r.Error != "" || !l.s.asked.is() {
+		t.Errorf("SIGKILL: %+v, %v", r, err)
+	}
+	l.final()
+}
