@@ -214,6 +214,17 @@ func TestServedContainerDoesNotRun(t *testing.T) {
 		"kill":  func(ctx context.Context) error { return stopped(m.Kill(ctx, vm.ID, syscall.SIGTERM)) },
 		"kill9": func(ctx context.Context) error { return stopped(m.Kill(ctx, vm.ID, syscall.SIGKILL)) },
 		"pause": func(ctx context.Context) error { return stopped(m.Pause(ctx, vm.ID)) },
+		"update": func(ctx context.Context) error {
+			o := UpdateOptions{RestartPolicy: &RestartPolicy{Name: state.RestartAlways}}
+			if err := m.Update(ctx, vm.ID, o); err != nil {
+				return err
+			}
+			c, err := m.state.ReadConfig(vm.ID)
+			if err == nil && c.HostConfig.RestartPolicy != *o.RestartPolicy {
+				err = fmt.Errorf("the policy is %+v", c.HostConfig.RestartPolicy)
+			}
+			return err
+		},
 		"prune": func(ctx context.Context) error {
 			if p, err := m.PruneContainers(ctx, all); err != nil || len(p.Deleted) > 0 {
 				return fmt.Errorf("removed %v, %v", p.Deleted, err)

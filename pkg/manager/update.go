@@ -44,6 +44,29 @@ func (m *Manager) Update(ctx context.Context, ref string, o UpdateOptions) error
 	if err := o.apply(c); err != nil {
 		return fmt.Errorf("update container %s: %w", vm.Name, err)
 	}
+	done, err := m.updateServed(vm, c)
+	if !done && err == nil {
+		err = m.updateAny(ctx, vm, c, o)
+	}
+	if err != nil {
+		return err
+	}
+	m.tellContainer(events.ActionUpdate, vm)
+	return nil
+}
+
+// updateServed updates a container whose files are served. It is done if they
+// still are then: a start reads what it had with the lock that the server holds.
+func (m *Manager) updateServed(vm state.VM, c *state.Config) (done bool, err error) {
+	if !m.served(vm.ID) {
+		return false, nil
+	}
+	err = m.state.WriteConfig(c)
+	return err == nil && m.served(vm.ID), err
+}
+
+// updateAny updates a container that runs or does not.
+func (m *Manager) updateAny(ctx context.Context, vm state.VM, c *state.Config, o UpdateOptions) error {
 	alive, err := m.lock(ctx, vm)
 	switch {
 	case err == nil:
@@ -54,11 +77,7 @@ func (m *Manager) Update(ctx context.Context, ref string, o UpdateOptions) error
 	if err != nil {
 		return err
 	}
-	if err := m.state.WriteConfig(c); err != nil {
-		return err
-	}
-	m.tellContainer(events.ActionUpdate, vm)
-	return nil
+	return m.state.WriteConfig(c)
 }
 
 func (m *Manager) updateRunning(ctx context.Context, vm state.VM, c *state.Config, o UpdateOptions) error {
