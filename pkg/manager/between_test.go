@@ -280,3 +280,39 @@ func TestRemoveOfTheServed(t *testing.T) {
 		t.Error("its server was not ended")
 	}
 }
+
+// TestWaitForOneThatIsKilled: between the end of its connections and that of its
+// lock, a supervisor that was killed is not taken for one that is busy.
+func TestWaitForOneThatIsKilled(t *testing.T) {
+	m, vm, lock := lockedContainer(t)
+	dying := exec.Command("sleep", "1000")
+	dying.ExtraFiles = []*os.File{lock.File()}
+	if err := dying.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dying.Process.Kill(); dying.Wait() })
+	st := state.Status{Phase: state.PhaseRunning, Supervisor: state.IdentifyProcess(dying.Process.Pid)}
+	if err := state.WriteStatus(m.state.Paths(vm.ID), st); err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t, m, vm)
+	lock.Unlock()
+	done := make(chan error, 1)
+	var code int
+	go func() {
+		var err error
+		code, err = m.Wait(t.Context(), vm.ID, WaitNotRunning)
+		done <- err
+	}()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	api.ReadFrame(conn, nil)
+	conn.Close()
+	early(t, done)
+	dying.Process.Kill()
+	if err := <-done; err != nil || code != exitLost {
+		t.Errorf("code %d, %v", code, err)
+	}
+}

@@ -55,7 +55,7 @@ func (m *Manager) final(ctx context.Context, vm state.VM, cmd supervisor.Command
 	if ctx.Err() != nil {
 		return f, ctx.Err()
 	}
-	if held, _ := m.state.Running(vm.ID); held && errors.Is(err, supervisor.ErrGone) {
+	if errors.Is(err, supervisor.ErrGone) && m.runsOn(vm.ID) {
 		return f, fmt.Errorf("the supervisor of %s is busy: try again", vm.Name)
 	}
 	if errors.Is(err, supervisor.ErrGone) {
@@ -68,6 +68,18 @@ func (m *Manager) final(ctx context.Context, vm state.VM, cmd supervisor.Command
 		return f, nil
 	}
 	return f, err
+}
+
+// runsOn reports whether a supervisor that has hung up lives. The kernel closes the
+// connections of one that was killed before it gives its locks up.
+func (m *Manager) runsOn(id string) bool {
+	held, _ := m.state.Running(id)
+	st, err := m.state.ReadStatus(id)
+	if !held || err != nil || st == nil || !st.Supervisor.EndsWithin(endGrace) {
+		return held
+	}
+	held, _ = m.state.Running(id)
+	return held
 }
 
 // Kill sends a signal to a container's process. SIGKILL ends the VM if the
