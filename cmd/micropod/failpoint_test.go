@@ -127,7 +127,7 @@ func listedPoints(t *testing.T, bin string) []string {
 
 // deaths are the scenarios, by groups that run side by side.
 func deaths() map[string][]death {
-	return map[string][]death{"images": imageDeaths(), "starts": startDeaths(), "ends": endDeaths(), "vmms": vmmDeaths()}
+	return map[string][]death{"images": imageDeaths(), "starts": startDeaths(), "ends": endDeaths(), "vmms": vmmDeaths(), "files": fileDeaths()}
 }
 
 // imageDeaths boot nothing.
@@ -192,6 +192,21 @@ func endDeaths() []death {
 			points: []string{"exec.dialled", "exec.streams", "exec.started"}, after: stillRuns, keeps: true},
 		{name: "stop", prepare: running, command: []string{"stop", "-t", "0", "box"}, points: []string{"stop.sent", "stop.ended"}, after: ends},
 		{name: "rm -f", prepare: running, command: []string{"rm", "-f", "box"}, points: []string{"rm.killed"}, after: ends},
+	}
+}
+
+// fileDeaths copy files into a container, whether it runs or not.
+func fileDeaths() []death {
+	stopped := func(s *sweep) { s.ok("create", "--name", "box", s.image, "true") }
+	running := func(s *sweep) { s.ok("run", "-d", "--name", "box", s.image, "sleep", "1000") }
+	command := []string{"cp", "/etc/hostname", "box:/tmp"}
+	// A copy that follows finds the container as if nothing had been.
+	again := func(s *sweep, _ string) { s.ok(command...) }
+	return []death{
+		{name: "cp", prepare: stopped, command: command, after: again, points: []string{
+			"files.locked", "service.recorded", "service.up", "files.served", "files.sent", "service.flushed", "service.freed",
+		}},
+		{name: "cp into one that runs", prepare: running, command: command, points: []string{"files.sent"}, after: stillRuns},
 	}
 }
 
@@ -280,7 +295,7 @@ func (s *sweep) dies(d death, point string) {
 	if err := os.Remove(s.hits); err != nil {
 		s.t.Fatal(err)
 	}
-	ours := !d.inSupervisor && !strings.HasPrefix(point, "supervisor.") && !strings.HasPrefix(point, "qemu.")
+	ours := !d.inSupervisor && !strings.HasPrefix(point, "supervisor.") && !strings.HasPrefix(point, "service.") && !strings.HasPrefix(point, "qemu.")
 	if killed := exit != nil && exit.Sys().(syscall.WaitStatus).Signaled(); killed != ours {
 		s.t.Errorf("%s: at %s the command ended with %v\n%s", d.name, point, err, out)
 	}

@@ -90,6 +90,18 @@ const (
 	ReapFreed      Point = "reap.freed"   // what a lost supervisor left is gone
 )
 
+// Points of the files of a container, of which those called service are in the
+// supervisor of a VM that only serves them.
+const (
+	FilesLocked     Point = "files.locked"     // the container's lock is taken
+	FilesServed     Point = "files.served"     // a VM serves them
+	FilesSent       Point = "files.sent"       // what is copied is there, perhaps not on the disk
+	ServiceRecorded Point = "service.recorded" // the record of the service is written
+	ServiceUp       Point = "service.up"       // the command knows
+	ServiceFlushed  Point = "service.flushed"  // the guest has written its disk back
+	ServiceFreed    Point = "service.freed"    // the VM is gone
+)
+
 // All lists the points in about the order in which a container comes to them.
 func All() []Point {
 	return []Point{
@@ -102,6 +114,7 @@ func All() []Point {
 		SupervisorUp, SupervisorExited, SupervisorFlushed, SupervisorKilled, SupervisorFreed, SupervisorSettled,
 		ExecDialled, ExecStreams, ExecStarted, StopSent, StopEnded,
 		RemoveKilled, RemoveLocked, RemoveHidden, RemoveRecorded, ReapFreed,
+		FilesLocked, FilesServed, FilesSent, ServiceRecorded, ServiceUp, ServiceFlushed, ServiceFreed,
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/events"
@@ -87,10 +88,12 @@ func (f *Files) boot(ctx context.Context) error {
 		return err
 	}
 	defer lock.Unlock() // the supervisor holds it on
+	failpoint.Here(failpoint.FilesLocked)
 	service, err := f.m.startService(ctx, lock, f.vm)
 	if err != nil {
 		return err
 	}
+	failpoint.Here(failpoint.FilesServed)
 	f.end = func() error {
 		// In every ending: what was written goes to the disk first.
 		ctx := context.WithoutCancel(ctx)
@@ -164,6 +167,7 @@ func (f *Files) Extract(ctx context.Context, path string, tar io.Reader, asUser 
 		return cause
 	}
 	if err == nil {
+		failpoint.Here(failpoint.FilesSent)
 		f.m.tellContainer(events.ActionExtractToDir, f.vm)
 	}
 	return f.explain(err, path)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/state"
 )
@@ -29,6 +30,7 @@ func (s *supervisor) serveFiles(client net.Conn) {
 	}
 	defer client.Close() // says that the lock is free: it ends with this process
 	phase, err := s.liveForFiles(client)
+	failpoint.Here(failpoint.ServiceFreed)
 	err = errors.Join(err, state.RemoveService(s.paths))
 	if err != nil {
 		s.log.Error("serve files", "phase", phase, "err", err)
@@ -48,6 +50,7 @@ func (s *supervisor) liveForFiles(client net.Conn) (phase string, err error) {
 	if err := s.record(); err != nil {
 		return "state", err
 	}
+	failpoint.Here(failpoint.ServiceRecorded)
 	defer s.release()
 	gone := make(chan struct{})
 	go func() {
@@ -70,6 +73,7 @@ func (s *supervisor) liveForFiles(client net.Conn) (phase string, err error) {
 	}
 	cancel()
 	s.report(Outcome{OK: true, Timings: s.status.Timings})
+	failpoint.Here(failpoint.ServiceUp)
 	select {
 	case <-gone:
 		if closed(s.machine.Done()) { // before: nothing was flushed
@@ -92,6 +96,7 @@ func (s *supervisor) flushFiles() error {
 	}
 	select {
 	case <-s.machine.Done():
+		failpoint.Here(failpoint.ServiceFlushed)
 		return nil
 	case <-ctx.Done():
 		return errors.New("the guest did not shut down in time: its last writes may be lost")
