@@ -120,10 +120,11 @@ func filesOf(ts *testscript.TestScript, root string, stopped bool) []string {
 			return nil // gone meanwhile
 		}
 		name := strings.TrimPrefix(path, root+"/")
+		st := info.Sys().(*syscall.Stat_t)
 		switch {
 		case d.Type()&fs.ModeSocket != 0:
 			left = append(left, "socket "+name)
-		case locked[info.Sys().(*syscall.Stat_t).Ino]:
+		case locked[st.Ino] && st.Nlink == 1: // with more names it is other scripts' too, see newRoot
 			left = append(left, "lock on "+name)
 		case !stopped && strings.HasPrefix(name, "vms/"):
 			left = append(left, "file "+name)
