@@ -127,7 +127,7 @@ func (j *Journal) files() ([]*os.File, error) {
 		}
 		// One that was rotated between the two looks would be here twice, or the
 		// newest be missed.
-		if len(files) < 2 || !sameFile(files[0], j.path) && sameFile(files[0], rotated(j.path)) {
+		if len(files) < 2 || !state.SameFile(files[0], j.path) && state.SameFile(files[0], rotated(j.path)) {
 			return files, nil
 		}
 		closeAll(files)
@@ -158,7 +158,7 @@ func (r *reader) pass() error {
 // next opens the file that follows the one that was read, once it is complete;
 // nil while there is none.
 func (r *reader) next() (*os.File, error) {
-	if r.f != nil && sameFile(r.f, r.j.path) {
+	if r.f != nil && state.SameFile(r.f, r.j.path) {
 		return nil, nil
 	}
 	// Nobody writes to the old one any more, but somebody may have before it was

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/state"
 )
 
 const (
@@ -66,7 +68,7 @@ func (j *Journal) openLocked() (f *os.File, locked bool, err error) {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		busy := errors.Is(err, unix.EWOULDBLOCK)
 		switch {
-		case err == nil && sameFile(f, j.path):
+		case err == nil && state.SameFile(f, j.path):
 			return f, true, nil
 		case err != nil && (!busy || time.Now().After(end)):
 			// A file system without locks is as good as one that is taken.
@@ -77,15 +79,6 @@ func (j *Journal) openLocked() (f *os.File, locked bool, err error) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-}
-
-func sameFile(f *os.File, path string) bool {
-	a, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	b, err := os.Lstat(path)
-	return err == nil && os.SameFile(a, b)
 }
 
 // torn reports whether the last line of a file has no end.

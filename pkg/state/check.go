@@ -134,7 +134,7 @@ func RemoveUnlocked(path string) error {
 	}
 	defer f.Close()
 	err = setLock(f, unix.F_OFD_SETLK)
-	if errors.Is(err, ErrLocked) || err == nil && !sameFile(f, path) {
+	if errors.Is(err, ErrLocked) || err == nil && !SameFile(f, path) {
 		return nil
 	}
 	if err == nil {

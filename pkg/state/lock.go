@@ -35,7 +35,7 @@ func lock(path string, cmd int) (*FileLock, error) {
 		}
 		// The file may have been removed while we waited: a lock on a name
 		// that is gone excludes nobody.
-		if sameFile(f, path) {
+		if SameFile(f, path) {
 			return &FileLock{f}, nil
 		}
 		f.Close()
@@ -73,7 +73,8 @@ func setLockType(f *os.File, cmd int, kind int16) error {
 	}
 }
 
-func sameFile(f *os.File, path string) bool {
+// SameFile reports whether f is what a path names now, without following a link.
+func SameFile(f *os.File, path string) bool {
 	a, err := f.Stat()
 	if err != nil {
 		return false
