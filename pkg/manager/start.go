@@ -2,8 +2,6 @@ package manager
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -171,6 +169,7 @@ func (m *Manager) bootPlan(ctx context.Context, c *state.Config) (supervisor.Pla
 
 	paths := m.state.Paths(c.ID)
 	disks, root := layout(img, paths.Disk())
+	token, entropy := supervisor.Secrets()
 	return supervisor.Plan{
 		ID: c.ID, Dir: paths.Dir, Driver: driver,
 		VM: vmm.Config{
@@ -178,7 +177,7 @@ func (m *Manager) bootPlan(ctx context.Context, c *state.Config) (supervisor.Pla
 			Disks: disks, VsockPath: paths.Vsock(), Dir: paths.VMM(),
 			ConsolePath: paths.Console(), ConsoleLimit: consoleLimit, Templates: m.templates(k),
 		},
-		Setup:   api.SetupRequest{Token: hex.EncodeToString(random(32)), Entropy: random(64), Root: root, Sysctls: sysctls()},
+		Setup:   api.SetupRequest{Token: token, Entropy: entropy, Root: root, Sysctls: sysctls()},
 		Limits:  supervisor.DefaultLimits(),
 		Timings: ts,
 		Debug:   m.o.Debug,
@@ -218,12 +217,6 @@ func layout(img rootfs.Image, writable string) ([]vmm.Disk, api.Root) {
 
 // device names the i-th disk of a guest; there are never more than 26.
 func device(i int) string { return "/dev/vd" + string(rune('a'+i)) }
-
-func random(n int) []byte {
-	b := make([]byte, n)
-	rand.Read(b) // never fails: crypto/rand ends the program instead
-	return b
-}
 
 // kernel opens a guest kernel; "" is the root's own.
 func (m *Manager) kernel(path string) (*kernel.Kernel, error) {

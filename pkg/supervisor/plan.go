@@ -16,6 +16,8 @@
 package supervisor
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"time"
 
 	"github.com/micropod/micropod/pkg/agent/api"
@@ -52,6 +54,14 @@ type Plan struct {
 	// Attached says that a client's socket was handed down; Spawn sets it.
 	Attached bool `json:"attached,omitempty"`
 	Debug    bool `json:"debug,omitempty"`
+}
+
+// Secrets are the token of a VM's agent and what its random numbers begin with, new
+// for each VM.
+func Secrets() (token string, entropy []byte) {
+	b := make([]byte, 32+64)
+	rand.Read(b) // never fails: crypto/rand ends the program instead
+	return hex.EncodeToString(b[:32]), b[32:]
 }
 
 // Limits are how long the supervisor waits for a guest that does not answer.

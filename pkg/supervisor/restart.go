@@ -1,8 +1,6 @@
 package supervisor
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -149,7 +147,7 @@ func (s *supervisor) successor(rest time.Duration) *supervisor {
 	}
 	n.plan.Timings = nil
 	// What belongs to one VM must be of no use to another.
-	n.plan.Setup.Token, n.plan.Setup.Entropy = hex.EncodeToString(random(32)), random(64)
+	n.plan.Setup.Token, n.plan.Setup.Entropy = Secrets()
 	return n
 }
 
@@ -160,12 +158,6 @@ func (s *supervisor) handOver(n *supervisor) {
 	defer s.statusMu.Unlock()
 	n.plan.Restart, n.plan.Start = s.plan.Restart, s.plan.Start
 	s.server.life.Store(n)
-}
-
-func random(n int) []byte {
-	b := make([]byte, n)
-	rand.Read(b) // never fails: crypto/rand ends the program instead
-	return b
 }
 
 // againFailed ends a container that could not be started again. How it ended
