@@ -144,8 +144,8 @@ func (p parts) uses(images []Image, made map[string]int) []ImageUse {
 	return out
 }
 
-// blocksBelow is what the files below a directory take on the disk. What goes
-// meanwhile is left out.
+// blocksBelow is what a file takes on the disk, or those below a directory: sparse
+// ones less than their size. What goes meanwhile is left out.
 func blocksBelow(dir string) (sum int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {

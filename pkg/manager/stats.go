@@ -3,8 +3,6 @@ package manager
 import (
 	"context"
 	"errors"
-	"os"
-	"syscall"
 	"time"
 
 	"github.com/micropod/micropod/pkg/agent"
@@ -74,7 +72,8 @@ func (t *Meter) Read(ctx context.Context) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	u := Usage{ID: vm.ID, Name: vm.Name, Disk: allocated(t.m.state.Paths(vm.ID).Disk())}
+	disk, _ := blocksBelow(t.m.state.Paths(vm.ID).Disk()) // 0 for one that cannot be measured
+	u := Usage{ID: vm.ID, Name: vm.Name, Disk: disk}
 	if c, err := t.m.state.ReadConfig(vm.ID); err == nil {
 		u.MemoryLimit = int64(c.MemoryMiB) << 20
 	}
@@ -119,17 +118,4 @@ func (t *Meter) connect(ctx context.Context, vm state.VM) error {
 	defer g.close()
 	t.client, err = agent.Dial(ctx, g.vsock, g.token)
 	return err
-}
-
-// allocated is what a file takes on its disk: a sparse one less than its size.
-func allocated(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0
-	}
-	return st.Blocks * 512
 }
