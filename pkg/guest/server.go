@@ -148,66 +148,49 @@ func (a *agent) answer(c *control, req api.Request) {
 func (a *agent) call(c *control, req api.Request) (result any, after func(), err error) {
 	switch req.Method {
 	case api.MethodSetup:
-		var p api.SetupRequest
-		if err := decodeParams(req, &p); err != nil {
-			return nil, nil, err
-		}
-		r, err := a.setup(p)
-		return r, nil, err
+		return answer(req, a.setup)
 	case api.MethodStart:
-		var p api.StartRequest
-		if err := decodeParams(req, &p); err != nil {
-			return nil, nil, err
-		}
-		return a.start(c, p)
+		return perform(req, func(r api.StartRequest) (any, func(), error) { return a.start(c, r) })
 	case api.MethodExec:
-		var p api.ExecRequest
-		if err := decodeParams(req, &p); err != nil {
-			return nil, nil, err
-		}
-		return a.exec(c, p)
+		return perform(req, func(r api.ExecRequest) (any, func(), error) { return a.exec(c, r) })
 	case api.MethodSignal:
-		var p api.SignalRequest
-		if err := decodeParams(req, &p); err != nil {
-			return nil, nil, err
-		}
-		return nil, nil, a.signal(p)
+		return obey(req, a.signal)
 	case api.MethodResize:
-		var p api.ResizeRequest
-		if err := decodeParams(req, &p); err != nil {
-			return nil, nil, err
-		}
-		return nil, nil, a.resize(p)
+		return obey(req, a.resize)
 	case api.MethodFreeze:
-		var p api.FreezeRequest
-		if err := decodeParams(req, &p); err != nil {
-			return nil, nil, err
-		}
-		return nil, nil, a.freeze(p)
+		return obey(req, a.freeze)
 	case api.MethodProcesses:
-		var p api.ProcessesRequest
-		if err := decodeParams(req, &p); err != nil {
-			return nil, nil, err
-		}
-		r, err := a.processes(p)
-		return r, nil, err
+		return answer(req, a.processes)
 	case api.MethodStats:
-		var p api.StatsRequest
-		if err := decodeParams(req, &p); err != nil {
-			return nil, nil, err
-		}
-		r, err := a.stats(p)
-		return r, nil, err
+		return answer(req, a.stats)
 	case api.MethodUpdate:
-		var p api.UpdateRequest
-		if err := decodeParams(req, &p); err != nil {
-			return nil, nil, err
-		}
-		return nil, nil, a.update(p)
+		return obey(req, a.update)
 	case api.MethodShutdown:
 		return nil, a.quit, nil
 	}
 	return nil, nil, invalid("call", "unknown method %q", api.Clean(string(req.Method), 64))
+}
+
+// perform does what a request with parameters of type P asks for.
+func perform[P any](req api.Request, do func(P) (any, func(), error)) (result any, after func(), err error) {
+	var p P
+	if err := decodeParams(req, &p); err != nil {
+		return nil, nil, err
+	}
+	return do(p)
+}
+
+// answer is perform with nothing to do afterwards.
+func answer[P, R any](req api.Request, do func(P) (R, error)) (any, func(), error) {
+	return perform(req, func(p P) (any, func(), error) {
+		r, err := do(p)
+		return r, nil, err
+	})
+}
+
+// obey is perform without a result either.
+func obey[P any](req api.Request, do func(P) error) (any, func(), error) {
+	return perform(req, func(p P) (any, func(), error) { return nil, nil, do(p) })
 }
 
 func decodeParams(req api.Request, v any) error {
