@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -37,15 +36,5 @@ func newExportCommand(a *app) *cobra.Command {
 }
 
 func (a *app) export(ctx context.Context, ref, output string) error {
-	if output == "" && isTerminal(a.out) {
-		return errors.New("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-	}
-	m, err := a.manager()
-	if err != nil {
-		return err
-	}
-	if output == "" {
-		return m.Export(ctx, ref, a.out)
-	}
-	return writeFile(output, func(w io.Writer) error { return m.Export(ctx, ref, w) })
+	return a.writeArchive(output, func(m *manager.Manager, w io.Writer) error { return m.Export(ctx, ref, w) })
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/micropod/micropod/pkg/manager"
 	"github.com/spf13/cobra"
 )
 
@@ -30,6 +31,11 @@ func newSaveCommand(a *app) *cobra.Command {
 }
 
 func (a *app) save(ctx context.Context, output string, refs []string, format, platform string) error {
+	return a.writeArchive(output, func(m *manager.Manager, w io.Writer) error { return m.Save(ctx, w, refs, format, platform) })
+}
+
+// writeArchive fills a file, or stdout if output is empty and it is no terminal.
+func (a *app) writeArchive(output string, fill func(*manager.Manager, io.Writer) error) error {
 	if output == "" && isTerminal(a.out) {
 		return errors.New("cowardly refusing to save to a terminal. Use the -o flag or redirect")
 	}
@@ -38,9 +44,9 @@ func (a *app) save(ctx context.Context, output string, refs []string, format, pl
 		return err
 	}
 	if output == "" {
-		return m.Save(ctx, a.out, refs, format, platform)
+		return fill(m, a.out)
 	}
-	return writeFile(output, func(w io.Writer) error { return m.Save(ctx, w, refs, format, platform) })
+	return writeFile(output, func(w io.Writer) error { return fill(m, w) })
 }
 
 // writeFile fills path, whole or not at all. What exists and is no regular file,
