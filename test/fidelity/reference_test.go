@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +47,7 @@ func startReference(t *testing.T) *reference {
 	}}
 	parent := fmt.Sprintf("/fidelity-%d", os.Getpid())
 	t.Cleanup(func() { removeCgroups(parent) })
+	defaultSignals(t)
 	d := &daemonProcess{ended: make(chan struct{})}
 	d.start(t, daemon, append(reducedRuntime(t, dir), "--host", host, "--data-root", dir+"/data", "--exec-root", dir+"/exec",
 		"--pidfile", dir+"/docker.pid", "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs",
@@ -73,6 +75,27 @@ func defaultUlimit(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("nofile=1024:%d", min(524288, files.Max))
+}
+
+// defaultSignals ends what this process was told to ignore, for the programs that
+// it starts: the engine's containers inherit it. A shell or a runner of tests may
+// ignore signals that Go's runtime never looks at.
+func defaultSignals(t *testing.T) {
+	t.Helper()
+	const sigIgn, last = 1, 64
+	for s := uintptr(1); s <= last; s++ {
+		// Handler, flags, restorer, mask: the kernel's struct sigaction, sigaction(2).
+		var action [4]uintptr
+		at := unsafe.Pointer(&action)
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, s, 0, uintptr(at), unsafe.Sizeof(action[3]), 0, 0)
+		if errno == 0 && action[0] == sigIgn {
+			action = [4]uintptr{}
+			_, _, errno = unix.RawSyscall6(unix.SYS_RT_SIGACTION, s, uintptr(at), 0, unsafe.Sizeof(action[3]), 0, 0)
+		}
+		if errno != 0 {
+			t.Fatalf("signal %d: %v", s, errno)
+		}
+	}
 }
 
 // version waits until the engine answers, and returns the first part of its

@@ -153,8 +153,10 @@ func (f facts) status() {
 	}
 }
 
+// environment is told in the order of its names: docker's client gives the engine
+// the variables of -e in the order of a map.
 func (f facts) environment() {
-	f["env"] = fmt.Sprintf("%q", os.Environ())
+	f["env"] = fmt.Sprintf("%q", slices.Sorted(slices.Values(os.Environ())))
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		f["env:"+name] = value
