@@ -25,10 +25,7 @@ func unsupportedCreateFlags() []dockerFlag {
 	flags := []dockerFlag{
 		boolean("oom-kill-disable"), boolean("use-api-socket"),
 		{name: "disable-content-trust", neutral: "true"},
-		{name: "publish-all", shorthand: "P", neutral: "false"},
-		{name: "network", takesValue: true, neutral: "none"},
-		{name: "net", takesValue: true, neutral: "none"},
-		valued("publish", "p"), valued("volume", "v"),
+		valued("volume", "v"),
 		{name: "blkio-weight", takesValue: true, neutral: "0", why: noWeight},
 		{name: "blkio-weight-device", takesValue: true, why: noWeight},
 	}

@@ -31,6 +31,7 @@ type hostFlags struct {
 	dns, dnsSearch, dnsOptions      []string
 	extraHosts, mounts, exposed     []string
 	ipc, pid, uts, cgroupns, userns modeValue
+	network                         networkFlags
 }
 
 func (h *hostFlags) register(f *pflag.FlagSet) {
@@ -51,7 +52,7 @@ func (h *hostFlags) register(f *pflag.FlagSet) {
 	list(&h.dnsOptions, "dns-opt", "Set DNS options", checkWord)
 	f.Lookup("dns-opt").Hidden = true // docker's older name
 	list(&h.dnsSearch, "dns-search", "Set custom DNS search domains", checkDomain)
-	list(&h.exposed, "expose", "Expose a port or a range of ports (recorded only)", unchecked)
+	list(&h.exposed, "expose", "Expose a port or a range of ports", unchecked)
 	f.Var(h.ipc.of("ipc", "private"), "ipc", `IPC mode to use (only "private")`)
 	f.Var(&h.memoryReservation, "memory-reservation", "Memory soft limit, in the guest")
 	f.Var(&h.memorySwap, "memory-swap", "Memory and swap together: the memory, or -1, since a guest has no swap")
@@ -66,6 +67,7 @@ func (h *hostFlags) register(f *pflag.FlagSet) {
 	f.Var(newChecked(&h.ulimits, "ulimit", checkUlimit), "ulimit", "Ulimit options")
 	f.Var(h.userns.of("userns"), "userns", "User namespace to use (only the guest's)")
 	f.Var(h.uts.of("uts"), "uts", "UTS namespace to use (only its own)")
+	h.network.register(f)
 }
 
 // hostConfig turns what was typed into the manager's words.
@@ -105,6 +107,9 @@ func (h *hostFlags) hostConfig(o *manager.CreateOptions) error {
 		o.ExposedPorts = append(o.ExposedPorts, ports...)
 	}
 	h.throttle.apply(&c)
+	if err := h.network.apply(&c); err != nil {
+		return err
+	}
 	o.HostConfig = c
 	return h.memorySwap.check(o.MemoryBytes)
 }
@@ -213,13 +218,10 @@ func checkExtraHost(s string) (string, error) {
 		return "", fmt.Errorf("bad format for add-host: %q", s)
 	}
 	name, addr := s[:at], strings.TrimSuffix(strings.TrimPrefix(s[at+1:], "["), "]")
-	if addr == "host-gateway" {
-		return "", errors.New("host-gateway is not supported: a guest has no network yet")
-	}
 	if _, err := checkWord(name); err != nil {
 		return "", fmt.Errorf("bad format for add-host: %q", s)
 	}
-	if _, err := netip.ParseAddr(addr); err != nil {
+	if _, err := netip.ParseAddr(addr); err != nil && addr != "host-gateway" {
 		return "", fmt.Errorf("invalid IP address in add-host: %q", addr)
 	}
 	return name + ":" + addr, nil

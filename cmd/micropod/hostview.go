@@ -38,6 +38,10 @@ type hostConfigView struct {
 	Mounts                                              []mountView       `json:",omitempty"`
 	LogConfig                                           logConfigView
 	CgroupnsMode, IpcMode, PidMode, UTSMode, UsernsMode string
+
+	NetworkMode     string
+	PortBindings    map[string][]portView
+	PublishAllPorts bool
 }
 
 type restartPolicyView struct {
@@ -83,6 +87,7 @@ func inspectHostConfig(c *manager.Container) hostConfigView {
 		BlkioDeviceReadIOps: inspectThrottle(h.DeviceReadIOps), BlkioDeviceWriteIOps: inspectThrottle(h.DeviceWriteIOps),
 		LogConfig: logConfigView{Type: cmp.Or(h.LogConfig.Type, "local"), Config: notNil(h.LogConfig.Config)},
 		Tmpfs:     tmpfsView(c.Tmpfs), CgroupnsMode: "private", IpcMode: "private",
+		NetworkMode: manager.NetworkMode(h), PortBindings: portMap(h.PortBindings, true), PublishAllPorts: h.PublishAll,
 	}
 	if h.PidsLimit != 0 {
 		v.PidsLimit = &h.PidsLimit

@@ -25,7 +25,9 @@ type containerView struct {
 	Platform     string
 	HostConfig   hostConfigView
 	Config       configView
-	MicroPod     microPodView
+
+	NetworkSettings networkSettingsView
+	MicroPod        microPodView
 }
 
 type stateView struct {
@@ -89,7 +91,7 @@ func inspectContainer(c *manager.Container) containerView {
 			StartedAt: inspectTime(c.StartedAt), FinishedAt: inspectTime(c.FinishedAt),
 			Health: inspectHealth(c.Health),
 		},
-		HostConfig: inspectHostConfig(c),
+		HostConfig: inspectHostConfig(c), NetworkSettings: inspectNetwork(c),
 		Config: configView{
 			Hostname: c.Hostname, Domainname: c.Domainname, User: c.User, Tty: c.TTY, OpenStdin: c.Stdin, StdinOnce: c.Stdin && !c.StdinStays, Env: c.Env, Cmd: c.Cmd, Entrypoint: c.Entrypoint, Image: c.Image,
 			WorkingDir: c.Workdir, ExposedPorts: set(c.ExposedPorts), Labels: notNil(c.Labels), Healthcheck: (*image.Healthcheck)(c.Healthcheck), Shell: c.Shell, StopSignal: c.StopSignal, StopTimeout: wholeSeconds(c.StopTimeout),

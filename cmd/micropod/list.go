@@ -78,7 +78,7 @@ func (a *app) list(ctx context.Context, flags listFlags) error {
 
 // listRow holds the fields of --format, all of them text as docker's are.
 type listRow struct {
-	Command, CreatedAt, ExitCode, ID, Image, Labels, Name, Names, PID, Platform, RunningFor, State, Status, VMM string
+	Command, CreatedAt, ExitCode, ID, Image, Labels, Name, Names, PID, Platform, Ports, RunningFor, State, Status, VMM string
 
 	labels map[string]string
 	header bool
@@ -95,7 +95,7 @@ func (r listRow) Label(name string) string {
 func listHeader() listRow {
 	return listRow{
 		Command: "COMMAND", CreatedAt: "CREATED AT", ExitCode: "EXIT CODE", ID: "ID", Image: "IMAGE", Labels: "LABELS",
-		Name: "NAME", Names: "NAMES", PID: "PID", Platform: "PLATFORM", RunningFor: "CREATED", State: "STATE",
+		Name: "NAME", Names: "NAMES", PID: "PID", Platform: "PLATFORM", Ports: "PORTS", RunningFor: "CREATED", State: "STATE",
 		Status: "STATUS", VMM: "VMM", header: true,
 	}
 }
@@ -112,7 +112,7 @@ func newListRow(c manager.Container, noTrunc, table bool, now time.Time) listRow
 	r := listRow{
 		ID: id, Image: image, Command: strconv.Quote(command), CreatedAt: c.Created.Local().String(), RunningFor: ago(c.Created, now),
 		State: string(c.State), Status: c.Status, Name: c.Name, Names: c.Name, Platform: c.Platform, VMM: c.VMM.Name,
-		Labels: joinLabels(c.Labels), labels: c.Labels,
+		Labels: joinLabels(c.Labels), labels: c.Labels, Ports: shownPorts(&c),
 	}
 	if c.PID > 0 {
 		r.PID = strconv.Itoa(c.PID)
@@ -123,7 +123,7 @@ func newListRow(c manager.Container, noTrunc, table bool, now time.Time) listRow
 	if !table {
 		return r
 	}
-	for _, s := range []*string{&r.ID, &r.Image, &r.Status, &r.Name, &r.Names, &r.Platform, &r.Labels} {
+	for _, s := range []*string{&r.ID, &r.Image, &r.Status, &r.Name, &r.Names, &r.Platform, &r.Ports, &r.Labels} {
 		*s = escape(*s)
 	}
 	r.labels = map[string]string{}

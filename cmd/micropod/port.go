@@ -2,9 +2,9 @@ package main
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
+	"github.com/docker/go-connections/nat"
 	"github.com/micropod/micropod/pkg/manager"
 	"github.com/spf13/cobra"
 )
@@ -17,14 +17,40 @@ func newPortCommand(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if _, err := m.Inspect(c.Context(), args[0]); err != nil || len(args) == 1 {
-			return err // nothing is published, so that there is nothing to print
+		container, err := m.Inspect(c.Context(), args[0])
+		if err != nil {
+			return err
 		}
-		number, _, _ := strings.Cut(args[1], "/")
-		if _, err := strconv.ParseUint(number, 10, 16); err != nil {
-			return fmt.Errorf("invalid port (%s): must be a number of at most 65535", args[1])
+		ports := inspectNetwork(container).Ports
+		if len(args) == 2 {
+			return a.printPort(ports, args[0], args[1])
 		}
-		return fmt.Errorf("no public port '%s' published for %s", args[1], args[0])
+		for _, p := range sortedPorts(ports) {
+			for _, at := range ports[p] {
+				fmt.Fprintf(a.out, "%s -> %s\n", p, at)
+			}
+		}
+		return nil
 	}
 	return c
+}
+
+// printPort prints where one port of the guest is published.
+func (a *app) printPort(ports map[string][]portView, container, port string) error {
+	number, proto, ok := strings.Cut(port, "/")
+	if !ok {
+		proto = "tcp"
+	}
+	key, err := nat.NewPort(proto, number)
+	if err != nil {
+		return fmt.Errorf("invalid port (%s): must be a number of at most 65535", port)
+	}
+	found := ports[string(key)]
+	if len(found) == 0 {
+		return fmt.Errorf("no public port '%s' published for %s", port, container)
+	}
+	for _, at := range found {
+		fmt.Fprintln(a.out, at)
+	}
+	return nil
 }

@@ -6,10 +6,12 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/micropod/micropod/test/networld"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"micropod": main})
+	testscript.Main(m, map[string]func(){"micropod": main, networld.Name: networld.Main})
 }
 
 // TestScript runs the scripts that need no VM. Each has a root of its own.

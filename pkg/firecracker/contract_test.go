@@ -12,7 +12,11 @@ import (
 // TestContract boots VMs, so it needs KVM. `make test-firecracker` runs it where
 // there is one, and MICROPOD_TEST_KVM=1 says that it is there.
 func TestContract(t *testing.T) {
-	o := Options{Binary: realBinary(t), NoJail: true} // for the jail see TestJailContract
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Binary: realBinary(t), NoJail: true, Guard: []string{self, guardVerb}} // for the jail see TestJailContract
 	if a := New(o).Probe(t.Context()); !a.OK {
 		if os.Getenv("MICROPOD_TEST_KVM") == "1" {
 			t.Fatal(a.Reason)

@@ -141,12 +141,15 @@ func (d *Driver) prepare(ctx context.Context, c vmm.Config) (*machine, error) {
 	if jail != nil {
 		seen = inside(c)
 	}
+	if len(c.NICs) > 0 && len(d.o.Guard) == 0 {
+		return nil, errors.New("a network takes a guard, and this program has none")
+	}
 	requests, err := plan(seen)
 	if err != nil {
 		return nil, err
 	}
 	return &machine{
-		config: c, files: names, requests: requests, binary: binary, jail: jail, jailer: jailer,
+		config: c, files: names, requests: requests, binary: binary, jail: jail, jailer: jailer, guard: d.o.Guard,
 		log: log, done: make(chan struct{}),
 	}, nil
 }

@@ -25,8 +25,12 @@ type guardSpec struct {
 	Dir string
 	// Binds are mounted in order.
 	Binds []bind
-	// Command is the jailer with its arguments.
+	// Taps are made in the guard's network namespace.
+	Taps []tap
+	// Command is the jailer with its arguments; with Exec it is Firecracker, and
+	// takes the guard's place instead of being its child.
 	Command []string
+	Exec    bool
 }
 
 // bind is a file that could not be linked into the jail.
@@ -35,8 +39,8 @@ type bind struct {
 	ReadOnly       bool
 }
 
-// report is what a guard says: first that the command runs or why not, then
-// how it ended. The command's pid comes as credentials, because the kernel
+// report is what a guard says: first that the command runs or why not, with the
+// sockets of its TAP devices, then how it ended. The command's pid comes as credentials, because the kernel
 // translates those into the reader's pid namespace.
 type report struct {
 	Error  string             `json:",omitempty"`
@@ -51,20 +55,30 @@ type report struct {
 // root, dies with the driver's process, and is the init of the VM's pid
 // namespace: the kernel ends everything in there with it. Its mounts are its
 // own and vanish the same way.
+//
+// Without a jail a guard is needed for a network only. It lives in a user
+// namespace, in which its devices are, and makes place for Firecracker.
 func RunGuard(spec string) int {
 	// The flag below belongs to the thread that forks.
 	runtime.LockOSThread()
 	unix.CloseOnExec(guardReport)
 	unix.CloseOnExec(guardLease)
-	pid, err := startGuarded(spec)
+	s, err := parseGuardSpec(spec)
 	if err != nil {
-		_ = sendReport(report{Error: err.Error()}, os.Getpid())
-		return 1
+		return fail(err)
+	}
+	if s.Exec {
+		return fail(s.replace())
+	}
+	pid, links, err := s.start()
+	if err != nil {
+		return fail(err)
 	}
 	// Who cannot be told is dead, and so are we at once.
-	if err := sendReport(report{}, pid); err != nil {
+	if err := sendReport(report{}, pid, links...); err != nil {
 		return 1
 	}
+	closeAll(links)
 	status := reapUntil(pid)
 	if err := sendReport(report{Status: status}, os.Getpid()); err != nil {
 		return 1
@@ -72,34 +86,63 @@ func RunGuard(spec string) int {
 	return 0
 }
 
-func startGuarded(text string) (pid int, err error) {
-	var s guardSpec
+// fail tells the driver of an error.
+func fail(err error) int {
+	_ = sendReport(report{Error: err.Error()}, os.Getpid())
+	return 1
+}
+
+func parseGuardSpec(text string) (s guardSpec, err error) {
 	if err := json.Unmarshal([]byte(text), &s); err != nil || len(s.Command) == 0 {
-		return 0, errors.New("not started by the firecracker driver")
+		return s, errors.New("not started by the firecracker driver")
 	}
+	return s, nil
+}
+
+// replace makes the devices and executes the command, which has none of the
+// rights that it took to make them. It returns only an error.
+func (s guardSpec) replace() error {
+	links, err := makeTaps(s.Taps)
+	if err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	if err := sendReport(report{}, os.Getpid(), links...); err != nil {
+		return err
+	}
+	return fmt.Errorf("start %s: %w", s.Command[0], syscall.Exec(s.Command[0], s.Command, []string{}))
+}
+
+// start makes everything and runs the command; links are the devices' sockets.
+func (s guardSpec) start() (pid int, links []int, err error) {
 	for _, procs := range s.Cgroups {
 		if err := os.WriteFile(procs, []byte("0"), 0); err != nil {
-			return 0, fmt.Errorf("enter cgroup: %w", err)
+			return 0, nil, fmt.Errorf("enter cgroup: %w", err)
 		}
 	}
 	if err := s.mount(); err != nil {
-		return 0, err
+		return 0, nil, err
+	}
+	if links, err = makeTaps(s.Taps); err != nil {
+		return 0, nil, err
 	}
 	// A core file would hold the guest's memory.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return 0, fmt.Errorf("limit core files: %w", err)
+		return 0, nil, fmt.Errorf("limit core files: %w", err)
 	}
 	// Firecracker sets it when it boots; from here on it holds before, too.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return 0, fmt.Errorf("set no-new-privileges: %w", err)
+		return 0, nil, fmt.Errorf("set no-new-privileges: %w", err)
 	}
 	pid, err = syscall.ForkExec(s.Command[0], s.Command, &syscall.ProcAttr{
 		Dir: "/", Env: []string{}, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return 0, fmt.Errorf("start %s: %w", s.Command[0], err)
+		return 0, nil, fmt.Errorf("start %s: %w", s.Command[0], err)
 	}
-	return pid, nil
+	return pid, links, nil
 }
 
 // mount makes the guard's mounts, in a namespace that the driver has made
@@ -139,12 +182,15 @@ func reapUntil(child int) syscall.WaitStatus {
 	}
 }
 
-// sendReport sends r with a pid of the guard's namespace.
-func sendReport(r report, pid int) error {
+// sendReport sends r with a pid of the guard's namespace, and descriptors.
+func sendReport(r report, pid int, fds ...int) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	creds := unix.UnixCredentials(&unix.Ucred{Pid: int32(pid)})
-	return unix.Sendmsg(guardReport, b, creds, nil, unix.MSG_NOSIGNAL)
+	oob := unix.UnixCredentials(&unix.Ucred{Pid: int32(pid), Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())})
+	if len(fds) > 0 {
+		oob = append(oob, unix.UnixRights(fds...)...)
+	}
+	return unix.Sendmsg(guardReport, b, oob, nil, unix.MSG_NOSIGNAL)
 }

@@ -143,6 +143,7 @@ func (j *jail) command(c vmm.Config, args []string) guardSpec {
 		Cgroups: j.cgroups.procs(),
 		Dir:     j.base,
 		Binds:   j.binds,
+		Taps:    taps(c, j.id()),
 		Command: append([]string{j.jailer,
 			"--id", c.ID, "--exec-file", j.binary, "--uid", id, "--gid", id, "--chroot-base-dir", j.base,
 			"--resource-limit", "fsize=" + strconv.FormatInt(maxFile(c), 10), "--"}, args...),

@@ -22,8 +22,9 @@ type machine struct {
 	files    files
 	requests []Request
 	binary   string
-	jail     *jail   // nil: Firecracker runs as we do
-	jailer   Version // of the jail's jailer
+	jail     *jail    // nil: Firecracker runs as we do
+	guard    []string // see Options.Guard
+	jailer   Version  // of the jail's jailer
 	log      *slog.Logger
 
 	free    []func() // in the order of acquiring; called in reverse
@@ -38,7 +39,10 @@ type machine struct {
 	done chan struct{}
 }
 
-var _ vmm.Machine = (*machine)(nil)
+var (
+	_ vmm.Machine = (*machine)(nil)
+	_ vmm.Linker  = (*machine)(nil)
+)
 
 // PID is Firecracker's process id.
 func (m *machine) PID() int { return m.proc.pid() }
@@ -202,13 +206,32 @@ func (m *machine) startProcess(ctx context.Context) error {
 		return err
 	}
 	defer errs.Close()
-	if m.jail == nil {
+	switch {
+	case m.jail != nil:
+		m.proc, err = m.jail.start(ctx, m.config, m.jailArgs(), out, errs)
+	case len(m.config.NICs) > 0:
+		m.proc, err = m.startWithNetwork(ctx, out, errs)
+	default:
 		m.proc, err = startProcess(command{path: m.binary, args: m.args(), stdout: out, stderr: errs})
-		return err
 	}
-	m.proc, err = m.jail.start(ctx, m.config, m.jailArgs(), out, errs)
+	if err == nil && m.proc.guard != nil {
+		m.onEnd(m.proc.guard.closeLinks)
+	}
 	return err
 }
+
+// startWithNetwork runs Firecracker in a user and a network namespace of its own.
+func (m *machine) startWithNetwork(ctx context.Context, stdout, stderr *os.File) (*process, error) {
+	s := guardSpec{Taps: taps(m.config, os.Geteuid()), Command: append([]string{m.binary}, m.args()...), Exec: true}
+	p, err := startGuard(ctx, m.guard, s, command{stdout: stdout, stderr: stderr, unprivileged: true})
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) {
+		err = fmt.Errorf("%w: this host forbids user namespaces, which a network takes without root; use --network none or root", err)
+	}
+	return p, err
+}
+
+// Link is the host's end of the i-th NIC; see vmm.Linker.
+func (m *machine) Link(i int) *os.File { return m.proc.guard.links[i] }
 
 // args are Firecracker's arguments: names that MicroPod chose, nothing else.
 func (m *machine) args() []string {

@@ -2,6 +2,7 @@ package firecracker
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/micropod/micropod/pkg/vmm"
@@ -38,10 +39,10 @@ const ownArgs = "console=ttyS0 8250.nr_uarts=1 quiet reboot=k panic=-1 pci=off c
 // plan turns a valid Config into the requests that configure the VM, in order.
 // It looks at no file.
 func plan(c vmm.Config) ([]Request, error) {
-	// Besides the disks: vsock and entropy.
-	devices := len(c.Disks) + 2
+	// Besides the disks and NICs: vsock and entropy.
+	devices := len(c.Disks) + len(c.NICs) + 2
 	if devices > maxDevices {
-		return nil, fmt.Errorf("%d disks: firecracker has room for %d", len(c.Disks), maxDevices-2)
+		return nil, fmt.Errorf("%d disks and NICs: firecracker has room for %d", devices-2, maxDevices-2)
 	}
 	args, err := bootArgs(c.Args, devices)
 	if err != nil {
@@ -53,6 +54,12 @@ func plan(c vmm.Config) ([]Request, error) {
 	}
 	for i, d := range c.Disks {
 		requests = append(requests, PutDrive(drive(i, d)))
+	}
+	for i, n := range c.NICs {
+		// The guest is told the MTU by other means, which every release has.
+		requests = append(requests, PutNetworkInterface(NetworkInterface{
+			IfaceID: "eth" + strconv.Itoa(i), HostDevName: tapName(i), GuestMAC: n.MAC,
+		}))
 	}
 	return append(requests,
 		PutVsock(Vsock{GuestCID: guestCID, UDSPath: c.VsockPath}),

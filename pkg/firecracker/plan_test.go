@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,8 +68,34 @@ func TestPlanDisks(t *testing.T) {
 		t.Errorf("last disk is %s", last)
 	}
 	c.Disks = append(c.Disks, vmm.Disk{Path: "/d"})
-	if _, err := plan(c); err == nil || !strings.Contains(err.Error(), "16 disks: firecracker has room for 15") {
+	if _, err := plan(c); err == nil || !strings.Contains(err.Error(), "16 disks and NICs: firecracker has room for 15") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestPlanNICs(t *testing.T) {
+	c := planConfig()
+	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", MTU: 65520}, {MAC: "02:00:00:00:00:02", MTU: 1500}}
+	requests, err := plan(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range requests {
+		if strings.HasPrefix(r.Path, "/network-interfaces") {
+			got = append(got, r.Path+" "+fmt.Sprint(r.Body))
+		}
+	}
+	want := []string{
+		"/network-interfaces/eth0 " + fmt.Sprint(NetworkInterface{IfaceID: "eth0", HostDevName: "tap0", GuestMAC: "02:00:00:00:00:01"}),
+		"/network-interfaces/eth1 " + fmt.Sprint(NetworkInterface{IfaceID: "eth1", HostDevName: "tap1", GuestMAC: "02:00:00:00:00:02"}),
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	made := taps(c, 77)
+	if want := []tap{{"tap0", 77, 65520}, {"tap1", 77, 1500}}; !slices.Equal(made, want) {
+		t.Errorf("taps %v, want %v", made, want)
 	}
 }
 

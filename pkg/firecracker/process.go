@@ -34,6 +34,21 @@ type command struct {
 	guard   *guardLink
 	guarded []*os.File
 	cgroup  *os.File // of version 2, where it begins; nil for our own
+	// unprivileged is a guard that becomes the VMM itself, in a user namespace.
+	unprivileged bool
+}
+
+// ownUser gives the program a user namespace, in which it is who we are, and
+// what it takes there to make network devices. Root can make them anyway.
+func ownUser(a *syscall.SysProcAttr) {
+	if os.Geteuid() == 0 {
+		return
+	}
+	a.Cloneflags |= unix.CLONE_NEWUSER
+	uid, gid := os.Geteuid(), os.Getegid()
+	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
+	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+	a.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
 }
 
 // startProcess runs c in its own session, in /, with no environment, and with
@@ -55,9 +70,14 @@ func startProcess(c command) (*process, error) {
 		cmd.ExtraFiles = c.guarded
 		// A network with nothing in it keeps the VMM from the host's abstract
 		// sockets and from what listens on its loopback.
-		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNET
-		// This one makes all mounts private as well.
-		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
+		if c.unprivileged {
+			ownUser(cmd.SysProcAttr)
+		} else {
+			cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID
+			// This one makes all mounts private as well.
+			cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
+		}
 		if c.cgroup != nil {
 			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(c.cgroup.Fd())
 		}
@@ -70,7 +90,7 @@ func startProcess(c command) (*process, error) {
 	if err := <-started; err != nil {
 		return nil, err
 	}
-	if c.guard != nil {
+	if c.guard != nil && !c.unprivileged {
 		return p, nil // it does the rest
 	}
 	// A core file would hold the guest's memory.

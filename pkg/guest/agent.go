@@ -179,6 +179,9 @@ func connect(events uevents, mods *modules, log *console) (channel, error) {
 			return nil, err
 		}
 	}
+	if bus.has(deviceNet) {
+		rest = append(rest, netModules)
+	}
 	for _, dir := range rest {
 		if err := mods.load(dir); err != nil {
 			log.printf("%v", err)

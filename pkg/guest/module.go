@@ -15,6 +15,7 @@ import (
 const (
 	lateModules  = "late"  // drivers of what differs from VM to VM
 	vsockModules = "vsock" // where there is no virtio-serial
+	netModules   = "net"   // where there is a network device
 )
 
 // modules are the kernel modules that the initramfs brings.

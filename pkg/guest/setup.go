@@ -54,6 +54,7 @@ func (a *agent) setup(r api.SetupRequest) (api.SetupReply, error) {
 	}{
 		{"clock", func() error { return setClock(r.Now) }},
 		{"entropy", func() error { return addEntropy(r.Entropy) }},
+		{"network", func() error { return setUpNetwork(r.NICs) }},
 		{"sysctl", func() error { return writeSysctls("/proc/sys", r.Sysctls) }},
 		{"image", func() error { return mountImage(r.Root) }},
 		{"disk", func() error { return mountWritable(r.Root.Writable) }},
@@ -77,6 +78,9 @@ func checkSetup(r api.SetupRequest) error {
 	}
 	if len(r.Entropy) > maxEntropy {
 		return invalid("setup", "%d bytes of entropy, at most %d", len(r.Entropy), maxEntropy)
+	}
+	if len(r.NICs) > api.MaxNICs {
+		return invalid("setup", "%d network devices, at most %d", len(r.NICs), api.MaxNICs)
 	}
 	if r.Root.Format != "erofs" && r.Root.Format != "ext4" {
 		return invalid("setup", "image format %q", api.Clean(r.Root.Format, 32))
@@ -141,26 +145,6 @@ func addEntropy(b []byte) error {
 	// nothing was generated yet.
 	if err := unix.IoctlSetInt(int(f.Fd()), unix.RNDRESEEDCRNG, 0); err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("use the entropy: %w", err)
-	}
-	return nil
-}
-
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("bring lo up: %w", err)
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr); err != nil {
-		return fmt.Errorf("bring lo up: %w", err)
-	}
-	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
-		return fmt.Errorf("bring lo up: %w", err)
 	}
 	return nil
 }

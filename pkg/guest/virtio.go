@@ -11,8 +11,11 @@ import (
 	"strings"
 )
 
-// deviceSerial is the id of a virtio-serial device, 5 of the virtio specification.
-const deviceSerial = 3
+// Ids of devices, section 5 of the virtio specification.
+const (
+	deviceNet    = 1
+	deviceSerial = 3
+)
 
 // virtioBus is the directory of the bus in sysfs.
 type virtioBus string

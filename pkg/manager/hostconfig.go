@@ -63,6 +63,9 @@ func checkHostConfig(c *state.Config) error {
 	if h.ShmSize < 0 {
 		return fmt.Errorf("%w: SHM size can not be less than 0", ErrInvalid)
 	}
+	if err := checkNetwork(h); err != nil {
+		return err
+	}
 	if err := logdriver.Check(newLogSpec(c)); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/micropod/micropod/pkg/network"
 	"github.com/micropod/micropod/pkg/state"
 )
 
@@ -66,7 +67,7 @@ func TestConfine(t *testing.T) {
 func TestSeccompFilter(t *testing.T) {
 	filter := func(h HostConfig) int {
 		t.Helper()
-		req, err := startRequest(&state.Config{HostConfig: h}, "6.1.0")
+		req, err := startRequest(&state.Config{HostConfig: h}, "6.1.0", nil, network.Resolver{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +149,7 @@ func TestSpecOfHostConfig(t *testing.T) {
 	if cfg.CPUs != 3 {
 		t.Errorf("%d CPUs for a quota of two and a half", cfg.CPUs)
 	}
-	r, err := startRequest(&cfg, "")
+	r, err := startRequest(&cfg, "", nil, network.Resolver{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +180,7 @@ func TestSpecOfHostConfig(t *testing.T) {
 
 func TestPrivilegedSpec(t *testing.T) {
 	for _, privileged := range []bool{false, true} {
-		r, err := startRequest(&state.Config{HostConfig: HostConfig{Privileged: privileged}}, "")
+		r, err := startRequest(&state.Config{HostConfig: HostConfig{Privileged: privileged}}, "", nil, network.Resolver{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,7 +193,7 @@ func TestPrivilegedSpec(t *testing.T) {
 			}
 		}
 	}
-	r, err := startRequest(&state.Config{HostConfig: HostConfig{UnmaskPaths: true}}, "")
+	r, err := startRequest(&state.Config{HostConfig: HostConfig{UnmaskPaths: true}}, "", nil, network.Resolver{})
 	if err != nil || len(r.Spec.Linux.MaskedPaths) != 0 || r.AllDevices {
 		t.Errorf("unmasked: %+v, %v", r.Spec.Linux, err)
 	}

@@ -28,7 +28,7 @@ const fileInitramfsLock = ".lock"
 
 // moduleGroup is a folder of modules in the initramfs, with the features that
 // they are for. The agent loads the first at once, "vsock" where it then finds no
-// virtio-serial, and "late", the drivers that must not look at a device before the
+// virtio-serial, "net" where it finds a network device, and "late", the drivers that must not look at a device before the
 // host is there (pkg/guest).
 type moduleGroup struct {
 	dir      string
@@ -49,6 +49,9 @@ func moduleGroups(k *kernel.Kernel) []moduleGroup {
 	groups := []moduleGroup{{"", base}, {"late", []kernel.Feature{kernel.VirtioBlk}}}
 	if k.Support(kernel.VirtioVsock) != kernel.Missing {
 		groups = append(groups, moduleGroup{"vsock", []kernel.Feature{kernel.VirtioVsock}})
+	}
+	if k.Support(kernel.VirtioNet) != kernel.Missing {
+		groups = append(groups, moduleGroup{"net", []kernel.Feature{kernel.VirtioNet}})
 	}
 	return groups
 }

@@ -238,7 +238,7 @@ func addStatus(c *Container, s *state.Status) {
 	c.ExitCode, c.OOMKilled, c.Error, c.RestartCount = s.ExitCode, s.OOMKilled, s.Error, s.RestartCount
 	c.StartedAt, c.FinishedAt = s.StartedAt, s.FinishedAt
 	c.PID, c.SupervisorPID, c.Disks = s.VMM.PID, s.Supervisor.PID, s.Disks
-	c.VMM = VMMInfo(s.Driver)
+	c.VMM, c.Network = VMMInfo(s.Driver), s.Network
 	for _, t := range s.Timings {
 		c.Phases = append(c.Phases, PhaseTime(t))
 	}

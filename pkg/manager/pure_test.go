@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/micropod/micropod/pkg/image"
+	"github.com/micropod/micropod/pkg/network"
 	"github.com/micropod/micropod/pkg/rootfs"
 	"github.com/micropod/micropod/pkg/state"
 )
@@ -195,7 +196,7 @@ func TestUserTextStaysData(t *testing.T) {
 	if !slices.Equal(root.Devices, []string{"/dev/vda", "/dev/vdb"}) || root.Writable != "/dev/vdc" || root.Format != "erofs" {
 		t.Errorf("root %+v", root)
 	}
-	req, err := startRequest(&cfg, "6.1.0")
+	req, err := startRequest(&cfg, "6.1.0", nil, network.Resolver{})
 	if err != nil || req.Spec.Process.Args[1] != evil || req.User != evil {
 		t.Errorf("the agent is told %+v, %v", req, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/network"
 	"github.com/micropod/micropod/pkg/state"
 )
 
@@ -178,7 +179,7 @@ func sysctls() map[string]string {
 }
 
 // startRequest is what the agent is told about a container. Pure.
-func startRequest(c *state.Config, kernelRelease string) (api.StartRequest, error) {
+func startRequest(c *state.Config, kernelRelease string, net *network.Plan, resolver network.Resolver) (api.StartRequest, error) {
 	h := c.HostConfig
 	caps, err := capabilities(h)
 	if err != nil {
@@ -192,25 +193,13 @@ func startRequest(c *state.Config, kernelRelease string) (api.StartRequest, erro
 	if err != nil {
 		return api.StartRequest{}, err
 	}
+	lines, err := hosts(c, net)
+	if err != nil {
+		return api.StartRequest{}, err
+	}
 	return api.StartRequest{
 		ID: c.ID, Spec: newSpec(c), User: c.User, GroupAdd: c.GroupAdd,
-		Hostname: c.Hostname, Domainname: c.Domainname, Hosts: hosts(h.ExtraHosts), DNS: dns(h),
+		Hostname: c.Hostname, Domainname: c.Domainname, Hosts: lines, DNS: dns(h, net, resolver),
 		Init: c.Init, Stdin: c.Stdin, Seccomp: filter, AllDevices: h.Privileged,
 	}, nil
-}
-
-// hosts are the lines of --add-host, which has NAME:ADDRESS.
-func hosts(extra []string) []api.Host {
-	var out []api.Host
-	for _, e := range extra {
-		name, addr, _ := strings.Cut(e, ":")
-		out = append(out, api.Host{Addr: addr, Names: []string{name}})
-	}
-	return out
-}
-
-// dns is what goes into resolv.conf; a search domain of "." means none.
-func dns(h state.HostConfig) api.DNS {
-	search := slices.DeleteFunc(slices.Clone(h.DNSSearch), func(s string) bool { return s == "." })
-	return api.DNS{Servers: h.DNS, Search: search, Options: h.DNSOptions}
 }

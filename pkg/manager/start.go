@@ -11,6 +11,7 @@ import (
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/kernel"
+	"github.com/micropod/micropod/pkg/network"
 	"github.com/micropod/micropod/pkg/rootfs"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
@@ -129,7 +130,11 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 	if err := limitDisks(p.VM.Disks, c.HostConfig); err != nil {
 		return p, err
 	}
-	if p.Start, err = startRequest(c, k.Release); err != nil {
+	if p.Network, err = networkPlan(c, k, network.HostNetworks()); err != nil {
+		return p, err
+	}
+	p.VM.NICs, p.Setup.NICs = nics(p.Network)
+	if p.Start, err = startRequest(c, k.Release, p.Network, network.HostResolver()); err != nil {
 		return p, err
 	}
 	p.AutoRemove, p.Restart = c.AutoRemove, c.HostConfig.RestartPolicy

@@ -142,6 +142,8 @@ type Container struct {
 	Shell         []string // SHELL of the image
 	// Health is nil for a container that is not checked, or was never started.
 	Health *Health
+	// Network of a container that runs, nil without.
+	Network *Network
 	// Problem says why the record is broken, "" for a sound one.
 	Problem string
 	// Phases of the last start with their durations.

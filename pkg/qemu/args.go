@@ -14,7 +14,7 @@ const (
 	fdConsole = 3 + iota
 	fdAgent
 	fdQMP
-	fdTemplate // of a VM that starts from a template
+	fdNIC // and on: one for each NIC, then the template of a VM that starts from one
 )
 
 // The kernel's COMMAND_LINE_SIZE on x86, with the final NUL.
@@ -73,9 +73,10 @@ func arguments(c vmm.Config, p platform) ([]string, error) {
 		"-global", "virtio-mmio.force-legacy=false",
 	)
 	args = append(args, disks(c.Disks, p.role)...)
+	args = append(args, nics(c.NICs, p.role)...)
 	args = append(args, channels(p.role)...)
 	if p.role == fromState {
-		args = append(args, "-incoming", "fd:"+strconv.Itoa(fdTemplate))
+		args = append(args, "-incoming", "fd:"+strconv.Itoa(fdNIC+len(c.NICs)))
 	}
 	return args, nil
 }
@@ -97,6 +98,7 @@ func accelerator(accel string) []string {
 // IO-APIC's first, never reaches the guest.
 const (
 	busLast   = 23 // with ioapic2=on
+	busNIC    = 3  // and on
 	busSerial = 2
 	busRNG    = 1
 )
@@ -204,6 +206,24 @@ func emptyDisk(node string, readOnly bool) string {
 		Zeros    bool   `json:"read-zeroes"`
 	}
 	return encode(null{Driver: "null-co", Node: node, ReadOnly: readOnly, Size: 1 << 20, Zeros: true})
+}
+
+// nics attaches network devices whose frames come and go through a socket of
+// datagrams each: no device of the host, no name, no privilege.
+func nics(list []vmm.NIC, r role) []string {
+	var args []string
+	for i, n := range list {
+		id := "nic" + strconv.Itoa(i)
+		link := "socket,id=" + id + ",fd=" + strconv.Itoa(fdNIC+i)
+		if r == makeState {
+			link = "hubport,id=" + id + ",hubid=" + strconv.Itoa(i) // a hub with nothing else
+		}
+		args = append(args,
+			"-netdev", link,
+			"-device", fmt.Sprintf("virtio-net-device,bus=virtio-mmio-bus.%d,netdev=%s,mac=%s,host_mtu=%d", busNIC+i, id, n.MAC, n.MTU),
+		)
+	}
+	return args
 }
 
 // channels adds the guest's port, entropy, the serial console and QMP.

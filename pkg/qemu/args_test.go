@@ -57,6 +57,10 @@ func TestArguments(t *testing.T) {
 		{"no sandbox", nil, platform{accel: accelTCG}, "-sandbox", nil},
 		{"no monitor but qmp", nil, tcg, "-mon", []string{"chardev=qmp,mode=control"}},
 		{"channels are inherited", nil, tcg, "-chardev", []string{"socket,id=agent,fd=4", "file,id=console,append=on,path=/dev/fdset/1", "socket,id=qmp,fd=5"}},
+		{"no network", nil, tcg, "-netdev", nil},
+		{"network", func(c *vmm.Config) {
+			c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", MTU: 1500}, {MAC: "02:00:00:00:00:02", MTU: 1500}}
+		}, tcg, "-netdev", []string{"socket,id=nic0,fd=6", "socket,id=nic1,fd=7"}},
 		{"console is inherited", nil, tcg, "-add-fd", []string{"set=1,fd=3"}},
 		{"no display", nil, tcg, "-display", []string{"none"}},
 		{"tcg command line", func(c *vmm.Config) { c.Args = []string{"panic=5", "x"} }, tcg, "-append",

@@ -3,6 +3,7 @@ package qemu
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"sync/atomic"
 	"syscall"
 
@@ -15,6 +16,7 @@ type Machine struct {
 	id      string
 	process *process
 	qmp     *qmp
+	links   []*os.File
 	killed  atomic.Bool
 	dropped atomic.Int64
 	done    chan struct{}
@@ -27,6 +29,9 @@ func newMachine(log *slog.Logger, id string) *Machine {
 
 // PID is QEMU's process id.
 func (m *Machine) PID() int { return m.process.pid() }
+
+// Link is the host's end of the i-th NIC; see vmm.Linker.
+func (m *Machine) Link(i int) *os.File { return m.links[i] }
 
 // Done is closed once QEMU has ended and its files and sockets are gone.
 func (m *Machine) Done() <-chan struct{} { return m.done }

@@ -192,6 +192,10 @@ func (l *launch) spawn() error {
 	if err != nil {
 		return err
 	}
+	if err := l.openLinks(); err != nil {
+		conn.Close()
+		return err
+	}
 	if l.template != nil {
 		l.children = append(l.children, l.template)
 	}
@@ -208,6 +212,20 @@ func (l *launch) spawn() error {
 		p.kill()
 		l.m.qmp.finish()
 	})
+	return nil
+}
+
+// openLinks makes the sockets of the NICs.
+func (l *launch) openLinks() error {
+	for range l.c.NICs {
+		ours, theirs, err := socketPair(unix.SOCK_DGRAM | unix.SOCK_NONBLOCK)
+		if err != nil {
+			return err
+		}
+		l.children = append(l.children, theirs)
+		l.m.links = append(l.m.links, ours)
+		l.undo.add(func() { ours.Close() })
+	}
 	return nil
 }
 
@@ -245,17 +263,24 @@ func (l *launch) channel() (net.Conn, error) {
 }
 
 func channelPair() (ours net.Conn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	file, theirs, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
-		return nil, nil, fmt.Errorf("create socket pair: %w", err)
+		return nil, nil, err
 	}
-	theirs = os.NewFile(uintptr(fds[1]), "qemu")
-	file := os.NewFile(uintptr(fds[0]), "channel")
 	defer file.Close() // FileConn has its own
 	if ours, err = net.FileConn(file); err != nil {
 		theirs.Close()
 	}
 	return ours, theirs, err
+}
+
+// socketPair makes two sockets that are each other's end, the second for QEMU.
+func socketPair(kind int) (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create socket pair: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "channel"), os.NewFile(uintptr(fds[1]), "qemu"), nil
 }
 
 func (l *launch) closeChildren() {

@@ -37,6 +37,9 @@ type HostConfig struct {
 
 	RestartPolicy RestartPolicy `json:"restartPolicy,omitzero"`
 	LogConfig     LogConfig     `json:"logConfig,omitzero"`
+	NetworkMode   string        `json:"networkMode,omitempty"` // none or user; "" is the default
+	PortBindings  []PortBinding `json:"portBindings,omitempty"`
+	PublishAll    bool          `json:"publishAll,omitempty"` // the exposed ports too
 }
 
 // LogConfig is a logging driver with its options; "" is the default, local.

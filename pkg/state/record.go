@@ -101,7 +101,9 @@ type Status struct {
 	Driver     Driver   `json:"driver"`
 	Kernel     string   `json:"kernel,omitempty"` // release that the guest reported
 	Disks      []string `json:"disks,omitempty"`
-	Timings    []Timing `json:"timings,omitempty"`
+	// Network of a container that runs, nil without.
+	Network *Network `json:"network,omitempty"`
+	Timings []Timing `json:"timings,omitempty"`
 }
 
 // Driver says which VMM runs the VM and why.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/logdriver"
+	"github.com/micropod/micropod/pkg/network"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
 )
@@ -39,6 +40,8 @@ type Plan struct {
 	// Service says that nothing is started: the VM serves the container's files
 	// until the attached client hangs up. See service.go.
 	Service bool `json:"service,omitempty"`
+	// Network of the VM, nil for none.
+	Network *network.Plan `json:"network,omitempty"`
 	// AutoRemove deletes the container once it has ended.
 	AutoRemove bool `json:"autoRemove"`
 	// Restart says whether it is started again then.

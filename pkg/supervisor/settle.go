@@ -23,6 +23,9 @@ func (s *supervisor) release() {
 		}
 	}
 	failpoint.Here(failpoint.SupervisorKilled)
+	if s.network != nil {
+		s.network.Close()
+	}
 	if s.listener != nil {
 		s.listener.Close()
 	}
@@ -83,7 +86,7 @@ func (s *supervisor) remove() bool {
 func (s *supervisor) recordEnd(p state.Phase, f Final) {
 	s.status.Phase, s.status.Paused = p, false
 	s.status.ExitCode, s.status.OOMKilled, s.status.Error = f.ExitCode, f.OOMKilled, f.Error
-	s.status.VMM = state.Process{}
+	s.status.VMM, s.status.Network = state.Process{}, nil
 	if !s.recorded {
 		s.recorded = true
 		s.status.FinishedAt = time.Now()

@@ -19,6 +19,7 @@ import (
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/events"
+	"github.com/micropod/micropod/pkg/network/usernet"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
 )
@@ -62,6 +63,7 @@ type supervisor struct {
 
 	listener *agent.Listener
 	machine  vmm.Machine
+	network  *usernet.Network // nil without
 	agent    *agent.Client
 	stdio    *agent.Stdio
 	health   *monitor // nil: no checks
@@ -287,7 +289,7 @@ type step struct {
 
 // boot are the steps to a guest with its file systems in place.
 func (s *supervisor) boot() []step {
-	return []step{{"vmm", s.startVMM}, {"boot", s.awaitAgent}, {"setup", s.setup}}
+	return []step{{"network", s.startNetwork}, {"vmm", s.startVMM}, {"boot", s.awaitAgent}, {"setup", s.setup}}
 }
 
 // runSteps returns the name of the step that failed.
@@ -337,6 +339,9 @@ func (s *supervisor) startVMM() error {
 	}
 	failpoint.HereOr(failpoint.SupervisorVMM, s.machine.PID)
 	s.status.VMM = state.IdentifyProcess(s.machine.PID())
+	if err := s.joinNetwork(); err != nil {
+		return err
+	}
 	// On disk before anything else: who finds us dead knows what to look for.
 	err = s.record()
 	failpoint.HereOr(failpoint.SupervisorKnown, s.machine.PID)

@@ -3,6 +3,7 @@ package vmm
 import (
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"strings"
 )
@@ -13,6 +14,9 @@ const (
 	MaxMemoryMiB  = 1 << 20
 	MaxCPUs       = 32
 	MaxDisks      = 16
+	MaxNICs       = 4
+	MinMTU        = 1280
+	MaxMTU        = 65520
 	MaxSocketPath = 100
 	maxID         = 64
 	minID         = 12
@@ -34,6 +38,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%d MiB of memory: want %d to %d", c.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
 	case len(c.Disks) > MaxDisks:
 		return fmt.Errorf("%d disks: at most %d", len(c.Disks), MaxDisks)
+	case len(c.NICs) > MaxNICs:
+		return fmt.Errorf("%d NICs: at most %d", len(c.NICs), MaxNICs)
 	case c.VsockPath == "" || len(c.VsockPath) > MaxSocketPath:
 		return fmt.Errorf("vsock socket path %q: want 1 to %d bytes", c.VsockPath, MaxSocketPath)
 	case c.ConsolePath == "":
@@ -52,10 +58,26 @@ func (c Config) Validate() error {
 			return fmt.Errorf("disk %d has a limit of %d a second: at most %d", i, most, uint64(MaxDiskLimit))
 		}
 	}
+	for _, n := range c.NICs {
+		if err := n.validate(); err != nil {
+			return err
+		}
+	}
 	for _, a := range c.Args {
 		if err := validArg(a); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (n NIC) validate() error {
+	mac, err := net.ParseMAC(n.MAC)
+	if err != nil || len(mac) != 6 || mac.String() != n.MAC || mac[0]&1 != 0 || n.MAC == "00:00:00:00:00:00" {
+		return fmt.Errorf("bad address of a NIC: %q", n.MAC)
+	}
+	if n.MTU < MinMTU || n.MTU > MaxMTU {
+		return fmt.Errorf("MTU of %d bytes: want %d to %d", n.MTU, MinMTU, MaxMTU)
 	}
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 
 func good() Config {
 	return Config{ID: "0123456789ab", Kernel: "/k", Initrd: "/i", Args: []string{"quiet", "a.b=c,d:e/f"}, CPUs: 1,
-		MemoryMiB: 128, Disks: []Disk{{Path: "/d"}}, VsockPath: "/v", ConsolePath: "/c", Dir: "/d"}
+		MemoryMiB: 128, Disks: []Disk{{Path: "/d"}}, VsockPath: "/v", ConsolePath: "/c", NICs: []NIC{{MAC: "02:00:00:00:00:01", MTU: 1500}}, Dir: "/d"}
 }
 
 func TestValidate(t *testing.T) {
@@ -28,6 +28,14 @@ func TestValidate(t *testing.T) {
 		"much memory":    func(c *Config) { c.MemoryMiB = MaxMemoryMiB + 1 },
 		"disks":          func(c *Config) { c.Disks = make([]Disk, MaxDisks+1) },
 		"no disk path":   func(c *Config) { c.Disks = []Disk{{}} },
+		"NICs":           func(c *Config) { c.NICs = make([]NIC, MaxNICs+1) },
+		"no address":     func(c *Config) { c.NICs[0].MAC = "" },
+		"no MAC":         func(c *Config) { c.NICs[0].MAC = "02:00:00:00:00:01,script=/x" },
+		"long MAC":       func(c *Config) { c.NICs[0].MAC = "02:00:00:00:00:01:00:01" },
+		"multicast MAC":  func(c *Config) { c.NICs[0].MAC = "03:00:00:00:00:01" },
+		"zero MAC":       func(c *Config) { c.NICs[0].MAC = "00:00:00:00:00:00" },
+		"small MTU":      func(c *Config) { c.NICs[0].MTU = MinMTU - 1 },
+		"large MTU":      func(c *Config) { c.NICs[0].MTU = MaxMTU + 1 },
 		"no socket":      func(c *Config) { c.VsockPath = "" },
 		"long socket":    func(c *Config) { c.VsockPath = "/" + strings.Repeat("v", MaxSocketPath) },
 		"no console":     func(c *Config) { c.ConsolePath = "" },

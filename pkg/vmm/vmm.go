@@ -14,6 +14,7 @@ package vmm
 import (
 	"context"
 	"errors"
+	"os"
 )
 
 // ErrUnavailable is wrapped by errors of a Driver that cannot run on this host:
@@ -44,6 +45,8 @@ type Config struct {
 	MemoryMiB int
 	// Disks appear in the guest as /dev/vda, /dev/vdb, … in this order.
 	Disks []Disk
+	// NICs appear in the guest as virtio network devices.
+	NICs []NIC
 	// VsockPath is the unix socket that the driver offers in Firecracker's
 	// host-side vsock protocol: "CONNECT <port>\n" is answered by "OK <n>\n"
 	// and a raw stream. Guest connections to host port P arrive at
@@ -82,6 +85,14 @@ type DiskLimits struct {
 
 // MaxDiskLimit is the highest limit of a Config: the highest that QEMU knows.
 const MaxDiskLimit = 1_000_000_000_000_000
+
+// NIC is a network device whose other end the Machine offers as a Linker.
+type NIC struct {
+	// MAC is the device's address, as 02:00:00:00:00:01: unicast, not zero.
+	MAC string
+	// MTU of the link, in bytes, 1280 to 65520.
+	MTU int
+}
 
 // Availability says whether a Driver can run here, and why.
 type Availability struct {
@@ -151,6 +162,14 @@ type Machine interface {
 	Exit() Exit
 	// Kill ends the VM at once and returns when Done is closed. Idempotent.
 	Kill() error
+}
+
+// Linker is a Machine with NICs.
+type Linker interface {
+	// Link is the host's end of the i-th NIC: each read is one Ethernet frame
+	// of the guest, each write is one for it. It belongs to the Machine, and is
+	// closed before Done is.
+	Link(i int) *os.File
 }
 
 // Exit tells how a VMM process ended. It says nothing about the workload:

@@ -148,6 +148,8 @@ type SetupRequest struct {
 	Root Root `json:"root"`
 	// Sysctls are set in the guest before the container starts.
 	Sysctls map[string]string `json:"sysctls,omitempty"`
+	// NICs are the network devices, at most MaxNICs.
+	NICs []NIC `json:"nics,omitempty"`
 }
 
 // Root describes the container's root file system.

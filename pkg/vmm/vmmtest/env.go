@@ -43,7 +43,7 @@ func NewEnv(t *testing.T) Env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	modules, err := k.Modules(kernel.VirtioMMIO, kernel.VirtioBlk, kernel.VirtioConsole, kernel.VirtioRNG, kernel.VirtioVsock)
+	modules, err := k.Modules(kernel.VirtioMMIO, kernel.VirtioBlk, kernel.VirtioConsole, kernel.VirtioRNG, kernel.VirtioVsock, kernel.VirtioNet)
 	if err != nil {
 		t.Fatal(err)
 	}

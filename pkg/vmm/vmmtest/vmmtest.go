@@ -24,6 +24,7 @@ func Run(t *testing.T, newDriver func(*testing.T) vmm.Driver, env Env) {
 		{"disks", s.testDisks},
 		{"shared disk", s.testSharedDisk},
 		{"connections", s.testConnections},
+		{"network", s.testNetwork},
 		{"vcpus", s.testCPUs},
 		{"console", s.testConsole},
 		{"reboot", s.testReboot},

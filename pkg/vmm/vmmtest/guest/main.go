@@ -205,6 +205,8 @@ func execute(ch channel, words []string) (string, error) {
 		defer tty.Close()
 		_, err = io.CopyN(tty, wire.Pattern(), n)
 		return "", err
+	case "nic":
+		return nic(arg(1), arg(2))
 	case "cpus":
 		b, err := os.ReadFile("/sys/devices/system/cpu/online")
 		return string(b), err

@@ -20,6 +20,9 @@ const (
 // Ready is the guest's first line.
 const Ready = "ready"
 
+// EtherType of the suite's frames: local experiments, IEEE 802.
+const EtherType = "\x88\xb5"
+
 // Modes, the content of the file /mode in the initramfs.
 const (
 	ModeServe  = "serve"

@@ -1,0 +1,153 @@
+package firecracker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/vmm"
+)
+
+// linkBuffer is how much of what the guest sends may wait for us, in bytes.
+const linkBuffer = 4 << 20
+
+// tap is a TAP device that a guard makes in the VMM's network namespace, where
+// nothing else is. The VMM opens it by its name, and needs no right for that
+// but to be Owner. The host's end is no address and no route: a packet socket
+// on the device, which the guard hands to the driver.
+type tap struct {
+	Name  string
+	Owner int // user id
+	MTU   int // bytes
+}
+
+// tapName is the i-th NIC's device.
+func tapName(i int) string { return fmt.Sprintf("tap%d", i) }
+
+// taps are the devices of a VM whose VMM is the user owner. Pure.
+func taps(c vmm.Config, owner int) []tap {
+	var out []tap
+	for i, n := range c.NICs {
+		out = append(out, tap{Name: tapName(i), Owner: owner, MTU: n.MTU})
+	}
+	return out
+}
+
+// make makes the device and returns its packet socket.
+func (t tap) make() (fd int, err error) {
+	// A device that comes up would get an IPv6 address, and the kernel would
+	// talk to the guest.
+	err = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return -1, fmt.Errorf("keep IPv6 off %s: %w", t.Name, err)
+	}
+	if err := t.create(); err != nil {
+		return -1, fmt.Errorf("make the TAP device %s: %w", t.Name, err)
+	}
+	if fd, err = t.open(); err != nil {
+		return -1, fmt.Errorf("open the TAP device %s: %w", t.Name, err)
+	}
+	if err := t.up(); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("bring the TAP device %s up: %w", t.Name, err)
+	}
+	return fd, nil
+}
+
+// create leaves a device that persists until its namespace goes:
+// https://docs.kernel.org/networking/tuntap.html.
+func (t tap) create() error {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("/dev/net/tun: %w", err)
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq(t.Name)
+	if err != nil {
+		return err
+	}
+	// As Firecracker opens it.
+	r.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, r); err != nil {
+		return err
+	}
+	if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, t.Owner); err != nil {
+		return fmt.Errorf("give it to user %d: %w", t.Owner, err)
+	}
+	return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
+}
+
+// open returns a socket of which each read is a frame of the guest, each write
+// one for it: packet(7).
+func (t tap) open() (int, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	dev, err := net.InterfaceByName(t.Name)
+	if err == nil {
+		// What we send is not to come back.
+		err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: dev.Index})
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	// The default holds three large frames. Who may not have more has less speed.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, linkBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, linkBuffer)
+	}
+	return fd, nil
+}
+
+func (t tap) up() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq(t.Name)
+	if err != nil {
+		return err
+	}
+	r.SetUint32(uint32(t.MTU))
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFMTU, r); err != nil {
+		return fmt.Errorf("set MTU %d: %w", t.MTU, err)
+	}
+	r.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r)
+}
+
+// htons puts a number into the network's byte order.
+func htons(v uint16) uint16 {
+	b := [2]byte{byte(v >> 8), byte(v)}
+	return *(*uint16)(unsafe.Pointer(&b))
+}
+
+// makeTaps makes all devices, or none that anybody could use.
+func makeTaps(taps []tap) ([]int, error) {
+	var fds []int
+	for _, t := range taps {
+		fd, err := t.make()
+		if err != nil {
+			closeAll(fds)
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

@@ -1,0 +1,169 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+)
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bring lo up: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := (nic{fd, "lo"}).up(); err != nil {
+		return fmt.Errorf("bring lo up: %w", err)
+	}
+	return nil
+}
+
+// setUpNetwork configures the NICs as the host says.
+func setUpNetwork(nics []api.NIC) error {
+	if len(nics) == 0 {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, n := range nics {
+		name, err := findNIC("/sys/class/net", n.MAC)
+		if err != nil {
+			return err
+		}
+		if err := (nic{fd, name}).configure(n); err != nil {
+			return fmt.Errorf("network device %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// findNIC returns the name of the device with an address.
+func findNIC(dir, mac string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*", "address"))
+	if err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err == nil && strings.TrimSpace(string(b)) == mac {
+			return filepath.Base(filepath.Dir(f)), nil
+		}
+	}
+	return "", fmt.Errorf("no network device has the address %q (kernel without virtio_net?)", api.Clean(mac, 32))
+}
+
+// nic is a network device, with a socket to ask for it: netdevice(7).
+type nic struct {
+	fd   int
+	name string
+}
+
+func (d nic) configure(n api.NIC) error {
+	addr, err := netip.ParsePrefix(n.Address)
+	if err != nil || !addr.Addr().Is4() {
+		return fmt.Errorf("bad address %q", api.Clean(n.Address, 64))
+	}
+	if err := d.set(unix.SIOCSIFMTU, func(r *unix.Ifreq) error { r.SetUint32(uint32(n.MTU)); return nil }); err != nil {
+		return fmt.Errorf("set MTU %d: %w", n.MTU, err)
+	}
+	if err := d.setAddr(unix.SIOCSIFADDR, addr.Addr()); err != nil {
+		return fmt.Errorf("set address %s: %w", addr, err)
+	}
+	if err := d.setAddr(unix.SIOCSIFNETMASK, netmask(addr.Bits())); err != nil {
+		return fmt.Errorf("set netmask of %s: %w", addr, err)
+	}
+	if err := d.up(); err != nil {
+		return fmt.Errorf("bring it up: %w", err)
+	}
+	if n.Gateway == "" {
+		return nil
+	}
+	gateway, err := netip.ParseAddr(n.Gateway)
+	if err != nil || !gateway.Is4() {
+		return fmt.Errorf("bad gateway %q", api.Clean(n.Gateway, 64))
+	}
+	return d.route(gateway)
+}
+
+func (d nic) set(request uint, fill func(*unix.Ifreq) error) error {
+	r, err := unix.NewIfreq(d.name)
+	if err != nil {
+		return err
+	}
+	if err := fill(r); err != nil {
+		return err
+	}
+	return unix.IoctlIfreq(d.fd, request, r)
+}
+
+func (d nic) setAddr(request uint, a netip.Addr) error {
+	return d.set(request, func(r *unix.Ifreq) error { return r.SetInet4Addr(a.AsSlice()) })
+}
+
+func (d nic) up() error {
+	r, err := unix.NewIfreq(d.name)
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(d.fd, unix.SIOCGIFFLAGS, r); err != nil {
+		return err
+	}
+	r.SetUint16(r.Uint16() | unix.IFF_UP)
+	return unix.IoctlIfreq(d.fd, unix.SIOCSIFFLAGS, r)
+}
+
+func netmask(bits int) netip.Addr {
+	m := uint32(0xffffffff) << (32 - bits)
+	return netip.AddrFrom4([4]byte{byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)})
+}
+
+// rtentry is the kernel's struct of that name on 64-bit machines
+// (include/uapi/linux/route.h).
+type rtentry struct {
+	_       uint64
+	dst     unix.RawSockaddrInet4
+	gateway unix.RawSockaddrInet4
+	genmask unix.RawSockaddrInet4
+	flags   uint16
+	_       [6]byte
+	_       uint64
+	_       uint64
+	metric  int16
+	_       [6]byte
+	dev     uintptr
+	mtu     uint64
+	window  uint64
+	irtt    uint16
+	_       [6]byte
+}
+
+const (
+	routeUp      = 1 // RTF_UP
+	routeGateway = 2 // RTF_GATEWAY
+)
+
+// route makes gateway the next hop of everything.
+func (d nic) route(gateway netip.Addr) error {
+	r := rtentry{
+		dst:     unix.RawSockaddrInet4{Family: unix.AF_INET},
+		gateway: unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: gateway.As4()},
+		genmask: unix.RawSockaddrInet4{Family: unix.AF_INET},
+		flags:   routeUp | routeGateway,
+	}
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), unix.SIOCADDRT, uintptr(unsafe.Pointer(&r)))
+	if e != 0 && !errors.Is(e, unix.EEXIST) {
+		return fmt.Errorf("route over %s: %w", gateway, e)
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package manager
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+
+	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/network"
+	"github.com/micropod/micropod/pkg/state"
+)
+
+func TestCheckNetwork(t *testing.T) {
+	for name, h := range map[string]HostConfig{
+		"mode":      {NetworkMode: "bridge"},
+		"no port":   {PortBindings: []PortBinding{{Port: "/tcp"}}},
+		"port 0":    {PortBindings: []PortBinding{{Port: "0/tcp"}}},
+		"protocol":  {PortBindings: []PortBinding{{Port: "80/sctp"}}},
+		"address":   {PortBindings: []PortBinding{{Port: "80/tcp", HostIP: "example.org"}}},
+		"injection": {PortBindings: []PortBinding{{Port: "80/tcp\n"}}},
+	} {
+		if err := checkNetwork(h); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	ok := HostConfig{NetworkMode: NetworkUser, PortBindings: []PortBinding{{Port: "80/tcp"}, {Port: "53/udp", HostIP: "::1", HostPort: 53}}}
+	if err := checkNetwork(ok); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPublishAll(t *testing.T) {
+	c := &state.Config{ExposedPorts: []string{"80/tcp", "443/tcp"}, HostConfig: HostConfig{PortBindings: []PortBinding{{Port: "80/tcp", HostPort: 8080}}}}
+	if got := portBindings(c); len(got) != 1 {
+		t.Errorf("without publish-all: %v", got)
+	}
+	c.HostConfig.PublishAll = true
+	if got, want := portBindings(c), []PortBinding{{Port: "80/tcp", HostPort: 8080}, {Port: "443/tcp"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	plan := network.User(nil, nil)
+	for _, c := range []struct {
+		host, domain string
+		want         []string
+	}{
+		{"box", "", []string{"box"}},
+		{"box.example.org", "", []string{"box.example.org", "box"}},
+		{"box", "example.org", []string{"box.example.org", "box"}},
+		{"box.", "", []string{"box."}},
+	} {
+		got, err := hosts(&state.Config{Hostname: c.host, Domainname: c.domain}, &plan)
+		if want := []api.Host{{Addr: "10.0.2.15", Names: c.want}}; err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s, %s: %v, %v; want %v", c.host, c.domain, got, err, want)
+		}
+	}
+	extra := &state.Config{Hostname: "box", HostConfig: HostConfig{ExtraHosts: []string{"six:2001:db8::1", "gw:host-gateway"}}}
+	got, err := hosts(extra, &plan)
+	want := []api.Host{
+		{Addr: "2001:db8::1", Names: []string{"six"}}, {Addr: "10.0.2.2", Names: []string{"gw"}}, {Addr: "10.0.2.15", Names: []string{"box"}},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+	if _, err := hosts(extra, nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("host-gateway without a network: %v", err)
+	}
+}
+
+func TestDNS(t *testing.T) {
+	plan := network.User(nil, nil)
+	host := network.Resolver{Search: []string{"example.org"}, Options: []string{"ndots:2"}}
+	for name, c := range map[string]struct {
+		h    HostConfig
+		p    *network.Plan
+		want api.DNS
+	}{
+		"the host's":     {HostConfig{}, &plan, api.DNS{Servers: []string{"10.0.2.2"}, Search: host.Search, Options: host.Options}},
+		"no network":     {HostConfig{}, nil, api.DNS{}},
+		"the user's":     {HostConfig{DNS: []string{"192.0.2.1"}, DNSOptions: []string{"rotate"}}, &plan, api.DNS{Servers: []string{"192.0.2.1"}, Search: host.Search, Options: []string{"rotate"}}},
+		"no search list": {HostConfig{DNSSearch: []string{"."}}, &plan, api.DNS{Servers: []string{"10.0.2.2"}, Search: []string{}, Options: host.Options}},
+	} {
+		got := dns(c.h, c.p, host)
+		if len(got.Search) == 0 {
+			got.Search, c.want.Search = nil, nil
+		}
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,132 @@
+// Package network is how a VM reaches others and is reached: addresses,
+// published ports, names. What a VM gets is decided when it starts, as a Plan,
+// which its supervisor carries out and its guest is told of.
+//
+// The one mode so far is user mode (package usernet). Nothing of it outlives
+// the supervisor: no device, rule, lease or file of the host.
+package network
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/micropod/micropod/pkg/network/usernet"
+)
+
+// Port is a published port; see usernet.Port.
+type Port = usernet.Port
+
+// Plan is the network of one VM. It travels as JSON.
+type Plan struct {
+	// MAC and Guest are the guest's addresses, Guest with its network's prefix.
+	MAC   string       `json:"mac"`
+	Guest netip.Prefix `json:"guest"`
+	// Gateway is the other end of the guest's link.
+	Gateway    netip.Addr `json:"gateway"`
+	GatewayMAC string     `json:"gatewayMac"`
+	MTU        int        `json:"mtu"` // bytes
+	// Ports that are published, in the order in which they are taken.
+	Ports []Port `json:"ports,omitempty"`
+}
+
+// userMTU is the largest that QEMU, Firecracker and Linux's virtio_net have in
+// common. The link is no wire: fewer, larger frames cost less.
+const userMTU = 65520
+
+// userNetworks are what a guest in user mode may live in: the first that the
+// host does not use itself, so that the guest can reach the host's neighbours.
+var userNetworks = []netip.Prefix{
+	netip.MustParsePrefix("10.0.2.0/24"),
+	netip.MustParsePrefix("192.168.127.0/24"),
+	netip.MustParsePrefix("172.31.254.0/24"),
+	netip.MustParsePrefix("10.254.254.0/24"),
+}
+
+// User plans a network in user mode. taken are the networks of the host. Pure.
+func User(taken []netip.Prefix, ports []Port) Plan {
+	chosen := userNetworks[0]
+	for _, p := range userNetworks {
+		if !overlaps(p, taken) {
+			chosen = p
+			break
+		}
+	}
+	guest, gateway := nth(chosen, 15), nth(chosen, 2)
+	return Plan{
+		MAC: mac(guest), Guest: netip.PrefixFrom(guest, chosen.Bits()),
+		Gateway: gateway, GatewayMAC: mac(gateway), MTU: userMTU, Ports: ports,
+	}
+}
+
+func overlaps(p netip.Prefix, taken []netip.Prefix) bool {
+	for _, t := range taken {
+		if p.Overlaps(t.Masked()) {
+			return true
+		}
+	}
+	return false
+}
+
+// nth is the n-th address of an IPv4 network.
+func nth(p netip.Prefix, n byte) netip.Addr {
+	a := p.Masked().Addr().As4()
+	a[3] += n
+	return netip.AddrFrom4(a)
+}
+
+// mac is docker's way to make a link's address of an IPv4 address.
+func mac(a netip.Addr) string {
+	b := a.As4()
+	return net.HardwareAddr{0x02, 0x42, b[0], b[1], b[2], b[3]}.String()
+}
+
+// HostNetworks are the networks that the host's devices are in. What cannot be
+// found out is left out.
+func HostNetworks() []netip.Prefix {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var out []netip.Prefix
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// hostNames are answered with the gateway's address, which stands for the host.
+func hostNames() []string {
+	return []string{"host.docker.internal.", "gateway.docker.internal.", "host.micropod.internal."}
+}
+
+// Start makes the network of a plan: its ports are taken when it returns. The
+// guest is joined by Attach of the result.
+func (p Plan) Start(log *slog.Logger) (*usernet.Network, error) {
+	gatewayMAC, err := net.ParseMAC(p.GatewayMAC)
+	if err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	return usernet.New(usernet.Config{
+		Guest: p.Guest, Gateway: p.Gateway, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
+		Resolvers: func() []netip.AddrPort { return resolvers(resolvConf) }, Names: hostNames(), Host: hostAddress, Log: log,
+	})
+}
+
+// hostAddress is the address that the host has towards the rest of the world;
+// invalid when it has none. Nothing is sent to find it out.
+func hostAddress() netip.Addr {
+	c, err := net.Dial("udp4", "192.0.2.1:9") // TEST-NET-1, RFC 5737
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer c.Close()
+	at, err := netip.ParseAddrPort(c.LocalAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr()
+}

@@ -1,0 +1,89 @@
+package usernet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+const (
+	// queue is how many frames wait for a guest that does not take them; more
+	// are lost, as on any link.
+	queue = 1024
+	// maxFrame is what a guest's NIC can send at most, with its header.
+	maxFrame = 65536 + header.EthernetMinimumSize
+)
+
+// wire moves frames between a link and the stack.
+type wire struct {
+	file *os.File
+	ep   *channel.Endpoint
+}
+
+// duplicate opens the link once more, for Go's poller.
+func duplicate(f *os.File) (*os.File, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var derr error
+	err = raw.Control(func(p uintptr) { fd, derr = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0) })
+	if err := errors.Join(err, derr); err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// receive hands the guest's frames to the stack, until the link is closed.
+func (w *wire) receive() error {
+	buf := make([]byte, maxFrame)
+	for {
+		n, err := w.file.Read(buf)
+		switch {
+		case errors.Is(err, os.ErrClosed), errors.Is(err, io.EOF):
+			return nil
+		case errors.Is(err, unix.ENETDOWN):
+			continue // the TAP is not up yet
+		case err != nil:
+			return fmt.Errorf("read from the guest's link: %w", err)
+		}
+		if n < header.EthernetMinimumSize {
+			continue // not a frame
+		}
+		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(buf[:n])})
+		// The protocol is in the frame: the layer above the channel looks there.
+		w.ep.InjectInbound(0, pkt)
+		pkt.DecRef()
+	}
+}
+
+// send hands the stack's frames to the guest, until ctx ends. It waits for a
+// guest that is slow; a frame that the link refuses is lost.
+func (w *wire) send(ctx context.Context) {
+	for {
+		pkt := w.ep.ReadContext(ctx)
+		if pkt == nil {
+			return
+		}
+		view := pkt.ToView()
+		pkt.DecRef()
+		_, err := w.file.Write(view.AsSlice())
+		view.Release()
+		if errors.Is(err, os.ErrClosed) {
+			return
+		}
+	}
+}

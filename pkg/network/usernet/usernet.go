@@ -1,0 +1,273 @@
+// Package usernet is the network of one VM in user space: a TCP/IP stack
+// (gVisor's) at the other end of the guest's NIC, which turns what the guest
+// sends into connections of this process, and connections to published ports
+// into connections to the guest. It needs no privilege, no device and no rule
+// of the host, and nothing of it outlives its process.
+//
+// What it is not: a path for packets. Only TCP, UDP and the gateway's answers
+// to ARP, NDP and ping exist; what a guest may reach is decided for each
+// connection, in policy.go.
+//
+// Lifecycle: New binds the published ports, Attach joins the guest's NIC,
+// Close frees all. Methods are safe for concurrent use.
+package usernet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	gvisor "gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
+	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+// Config describes the network of a VM.
+type Config struct {
+	// Guest is the guest's address with the length of its network's prefix.
+	Guest netip.Prefix
+	// Gateway is this side's address, in the same network. The guest finds
+	// name servers at its port 53, and at the other ports what Host has.
+	Gateway netip.Addr
+	// GatewayMAC is this side's address on the link.
+	GatewayMAC net.HardwareAddr
+	// MTU of the link, in bytes, 1280 to 65520.
+	MTU int
+	// Ports are published on the host.
+	Ports []Port
+	// Resolvers are those that answer the guest's questions for names, the
+	// first that can. It is called for each question: a host moves.
+	Resolvers func() []netip.AddrPort
+	// Names are answered with the gateway's address, in lower case with a
+	// final dot.
+	Names []string
+	// Host is the address of the host that the gateway stands for; invalid for
+	// none. It is called for each connection. A loopback address is not used:
+	// what listens there only is not meant for others.
+	Host func() netip.Addr
+	Log  *slog.Logger
+}
+
+// Limits of what a guest may have at the same time. A connection costs two
+// descriptors' worth of memory at most and one descriptor; a process has 1024
+// of these at least.
+const (
+	maxStreams = 512 // TCP connections from the guest
+	maxFlows   = 256 // UDP flows from the guest
+	maxClients = 512 // TCP connections and UDP flows to published ports
+	maxQueries = 64  // questions for names
+)
+
+const nic tcpip.NICID = 1
+
+// Network is a running network.
+type Network struct {
+	c      Config
+	stack  *stack.Stack
+	policy policy
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	streams, flows, clients, queries limit
+
+	// reroute is the last word on where a connection of the guest goes. Tests
+	// have servers on loopback only.
+	reroute func(netip.AddrPort) netip.AddrPort
+
+	mu        sync.Mutex
+	closers   []func() error // listeners of published ports
+	published []Port
+	wire      *wire // nil before Attach
+}
+
+// New makes the network and listens on the published ports. An error names the
+// port that cannot be had; then nothing is left behind.
+func New(c Config) (*Network, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	n := &Network{
+		c:       c,
+		policy:  policy{gateway: c.Gateway, host: c.Host, guest: c.Guest},
+		reroute: func(to netip.AddrPort) netip.AddrPort { return to },
+		streams: newLimit(maxStreams), flows: newLimit(maxFlows), clients: newLimit(maxClients), queries: newLimit(maxQueries),
+	}
+	// Its own log tells of each odd packet, which a guest can make any number of.
+	gvisor.SetLevel(gvisor.Warning)
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.stack = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+	})
+	sack := tcpip.TCPSACKEnabled(true)
+	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack)
+	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.tcpForwarder().HandlePacket)
+	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(n.stack, n.outboundUDP).HandlePacket)
+	for _, p := range c.Ports {
+		if err := n.publish(p); err != nil {
+			n.Close()
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+func (c *Config) check() error {
+	switch {
+	case !c.Guest.IsValid() || !c.Guest.Contains(c.Gateway) || c.Guest.Addr() == c.Gateway:
+		return fmt.Errorf("user network: gateway %s and guest %s are not in one network", c.Gateway, c.Guest)
+	case len(c.GatewayMAC) != 6:
+		return fmt.Errorf("user network: bad link address %q", c.GatewayMAC)
+	case c.MTU < 1280 || c.MTU > 65520:
+		return fmt.Errorf("user network: MTU of %d bytes", c.MTU)
+	}
+	if c.Host == nil {
+		c.Host = func() netip.Addr { return netip.Addr{} }
+	}
+	if c.Resolvers == nil {
+		c.Resolvers = func() []netip.AddrPort { return nil }
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// Attach joins the link: a socket or TAP of which each read is one Ethernet
+// frame from the guest, each write one to it. The descriptor is duplicated.
+// It works once.
+func (n *Network) Attach(link *os.File) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.wire != nil || n.ctx.Err() != nil {
+		return errors.New("user network: attached or closed already")
+	}
+	file, err := duplicate(link)
+	if err != nil {
+		return fmt.Errorf("user network: %w", err)
+	}
+	w := &wire{file: file, ep: channel.New(queue, uint32(n.c.MTU)+header.EthernetMinimumSize, tcpip.LinkAddress(n.c.GatewayMAC))}
+	// A guest that sends a wrong checksum harms its own connections. The
+	// kernel of a TAP passes on what its guest left to be filled in.
+	w.ep.LinkEPCapabilities = stack.CapabilityRXChecksumOffload
+	if err := n.join(ethernet.New(w.ep)); err != nil {
+		file.Close()
+		return err
+	}
+	n.wire = w
+	n.wg.Go(func() {
+		if err := w.receive(); err != nil {
+			n.c.Log.Error("user network", "err", err)
+		}
+	})
+	n.wg.Go(func() { w.send(n.ctx) })
+	return nil
+}
+
+// join puts the link into the stack, which from then on takes every address
+// for its own: the forwarders see each connection that the guest opens.
+func (n *Network) join(ep stack.LinkEndpoint) error {
+	gateway := tcpip.ProtocolAddress{
+		Protocol: protocol(n.c.Gateway),
+		AddressWithPrefix: tcpip.AddressWithPrefix{
+			Address: address(n.c.Gateway), PrefixLen: n.c.Guest.Bits(),
+		},
+	}
+	everything := func(a tcpip.Subnet) tcpip.Route { return tcpip.Route{Destination: a, NIC: nic} }
+	if err := n.stack.CreateNIC(nic, ep); err != nil {
+		return fmt.Errorf("user network: %s", err)
+	}
+	if err := n.stack.AddProtocolAddress(nic, gateway, stack.AddressProperties{}); err != nil {
+		return fmt.Errorf("user network: gateway address: %s", err)
+	}
+	if err := n.stack.SetSpoofing(nic, true); err != nil {
+		return fmt.Errorf("user network: %s", err)
+	}
+	if err := n.stack.SetPromiscuousMode(nic, true); err != nil {
+		return fmt.Errorf("user network: %s", err)
+	}
+	guest, err := tcpip.NewSubnet(address(n.c.Guest.Masked().Addr()), mask(n.c.Guest))
+	if err != nil {
+		return fmt.Errorf("user network: %w", err)
+	}
+	n.stack.SetRouteTable([]tcpip.Route{everything(guest)})
+	return nil
+}
+
+// Published lists the ports with the numbers that the host chose.
+func (n *Network) Published() []Port {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]Port(nil), n.published...)
+}
+
+// Close ends every connection and frees every port. Idempotent.
+func (n *Network) Close() {
+	n.cancel()
+	n.mu.Lock()
+	for _, f := range n.closers {
+		f()
+	}
+	n.closers = nil
+	if n.wire != nil {
+		n.wire.file.Close()
+	}
+	n.mu.Unlock()
+	n.stack.Destroy()
+	n.wg.Wait()
+}
+
+// limit counts what a guest has at the same time.
+type limit chan struct{}
+
+func newLimit(n int) limit { return make(limit, n) }
+
+// take reports whether there is room, and takes it.
+func (l limit) take() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l limit) give() { <-l }
+
+func address(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
+
+func fromAddress(a tcpip.Address) netip.Addr {
+	addr, _ := netip.AddrFromSlice(a.AsSlice())
+	return addr.Unmap()
+}
+
+func protocol(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
+}
+
+func mask(p netip.Prefix) tcpip.AddressMask {
+	return tcpip.MaskFromBytes(net.CIDRMask(p.Bits(), p.Addr().BitLen()))
+}
+
+func full(a netip.AddrPort) tcpip.FullAddress {
+	return tcpip.FullAddress{NIC: nic, Addr: address(a.Addr()), Port: a.Port()}
+}

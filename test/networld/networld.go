@@ -1,0 +1,224 @@
+// Package networld runs a command in a network namespace that has a world of
+// its own, so that tests of networking neither need nor touch the machine's:
+//
+//	198.51.100.1, .2   the host's addresses; port 80 tells who asks, at .1
+//	127.0.0.1:81       a service that is for the host itself only
+//	169.254.169.254    port 80: a cloud's metadata
+//	198.51.100.53      the name server: world.test is 198.51.100.1, its TXT record
+//	                   is larger than a datagram may be; other names do not exist
+//
+// As an ordinary user it makes a user namespace too.
+package networld
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+)
+
+const inside = "NETWORLD_INSIDE"
+
+// Name is what the program is called that calls Main.
+const Name = "networld"
+
+// Main runs the command in os.Args, which is called by the name of Name. Its
+// exit code is the command's.
+func Main() {
+	log.SetFlags(0)
+	log.SetPrefix(Name + ": ")
+	if len(os.Args) < 2 {
+		log.Fatal("usage: " + Name + " COMMAND [ARGUMENT...]")
+	}
+	run := enter
+	if os.Getenv(inside) != "" {
+		run = stay
+	}
+	err := run(os.Args[1:])
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		os.Exit(exit.ExitCode())
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// command runs argv with our streams. Signals of the terminal are its own.
+func command(argv []string) *exec.Cmd {
+	signal.Ignore(os.Interrupt)
+	c := exec.Command(argv[0], argv[1:]...)
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return c
+}
+
+// enter starts this program again in namespaces of its own.
+func enter(argv []string) error {
+	c := command(append([]string{"/proc/self/exe"}, argv...))
+	c.Args[0] = Name
+	c.Env = append(os.Environ(), inside+"=1")
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	if id := os.Geteuid(); id != 0 {
+		c.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: id, HostID: id, Size: 1}}
+		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
+		c.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_NET_BIND_SERVICE}
+	}
+	return c.Run()
+}
+
+// stay makes the world and runs the command in it.
+func stay(argv []string) error {
+	os.Unsetenv(inside)
+	for _, step := range []func() error{addresses, resolver, servers} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	// What the test runs has no more rights than it would have elsewhere.
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return err
+	}
+	return command(argv).Run()
+}
+
+func addresses() error {
+	for _, line := range []string{
+		"link set lo up",
+		"address add 198.51.100.1/24 dev lo",
+		"address add 198.51.100.2/24 dev lo",
+		"address add 198.51.100.53/24 dev lo",
+		"address add 169.254.169.254/32 dev lo",
+		"route add default dev lo src 198.51.100.1",
+	} {
+		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", line, err, out)
+		}
+	}
+	return nil
+}
+
+// resolver puts a resolv.conf over the machine's.
+func resolver() error {
+	dir, err := os.MkdirTemp("", "networld")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir) // the mount keeps the file
+	file := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(file, []byte("nameserver 198.51.100.53\nsearch test\n"), 0o644); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	target, err := filepath.EvalSymlinks("/etc/resolv.conf")
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount(file, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount over %s: %w", target, err)
+	}
+	return nil
+}
+
+func servers() error {
+	for at, text := range map[string]string{
+		"198.51.100.1:80":    "world sees ",
+		"127.0.0.1:81":       "loopback sees ",
+		"169.254.169.254:80": "metadata sees ",
+	} {
+		l, err := net.Listen("tcp4", at)
+		if err != nil {
+			return err
+		}
+		go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			host, _, _ := net.SplitHostPort(r.RemoteAddr)
+			fmt.Fprintf(w, "%s%s\n", text, host)
+		}))
+	}
+	udp, err := net.ListenPacket("udp4", "198.51.100.53:53")
+	if err != nil {
+		return err
+	}
+	tcp, err := net.Listen("tcp4", "198.51.100.53:53")
+	if err != nil {
+		return err
+	}
+	go names(udp)
+	go namesTCP(tcp)
+	return nil
+}
+
+func names(c net.PacketConn) {
+	buf := make([]byte, 512)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		if reply, err := answer(buf[:n], 512); err == nil {
+			c.WriteTo(reply, from)
+		}
+	}
+}
+
+// namesTCP answers one question of each connection: RFC 1035 section 4.2.2.
+func namesTCP(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			var size [2]byte
+			if _, err := io.ReadFull(c, size[:]); err != nil {
+				return
+			}
+			query := make([]byte, int(size[0])<<8|int(size[1]))
+			if _, err := io.ReadFull(c, query); err != nil {
+				return
+			}
+			if reply, err := answer(query, 1<<16-1); err == nil {
+				c.Write(append([]byte{byte(len(reply) >> 8), byte(len(reply))}, reply...))
+			}
+		}()
+	}
+}
+
+func answer(query []byte, limit int) ([]byte, error) {
+	var m dnsmessage.Message
+	if err := m.Unpack(query); err != nil || len(m.Questions) != 1 {
+		return nil, fmt.Errorf("bad question: %w", err)
+	}
+	q := m.Questions[0]
+	m.Response, m.Additionals = true, nil
+	header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1}
+	switch {
+	case q.Name.String() != "world.test.":
+		m.RCode = dnsmessage.RCodeNameError
+	case q.Type == dnsmessage.TypeA:
+		m.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AResource{A: [4]byte{198, 51, 100, 1}}}}
+	case q.Type == dnsmessage.TypeTXT:
+		long := strings.Repeat("x", 250)
+		m.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.TXTResource{TXT: []string{long, long, long, long}}}}
+	}
+	b, err := m.Pack()
+	if err == nil && len(b) > limit {
+		m.Truncated, m.Answers = true, nil
+		b, err = m.Pack()
+	}
+	return b, err
+}
