@@ -49,12 +49,12 @@ func (t tap) make() (fd int, err error) {
 	if err := t.create(); err != nil {
 		return -1, fmt.Errorf("make the TAP device %s: %w", t.Name, err)
 	}
+	// Before the socket, which would tell once that the network is down.
+	if err := t.up(); err != nil {
+		return -1, fmt.Errorf("bring the TAP device %s up: %w", t.Name, err)
+	}
 	if fd, err = t.open(); err != nil {
 		return -1, fmt.Errorf("open the TAP device %s: %w", t.Name, err)
-	}
-	if err := t.up(); err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("bring the TAP device %s up: %w", t.Name, err)
 	}
 	return fd, nil
 }

@@ -55,8 +55,6 @@ func (w *wire) receive() error {
 		switch {
 		case errors.Is(err, os.ErrClosed), errors.Is(err, io.EOF):
 			return nil
-		case errors.Is(err, unix.ENETDOWN):
-			continue // the TAP is not up yet
 		case err != nil:
 			return fmt.Errorf("read from the guest's link: %w", err)
 		}
