@@ -3,7 +3,7 @@ package usernet
 import (
 	"context"
 	"encoding/binary"
-	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,7 +22,8 @@ const (
 	nameTTL = 60
 )
 
-var errNoResolver = errors.New("no name server answers")
+// typeIXFR asks for the changes of a zone: RFC 1995.
+const typeIXFR = dnsmessage.Type(251)
 
 // serveNames answers the questions of one flow of the guest. Each is passed on
 // as it is, so that every type of record works; only the names of the host are
@@ -42,7 +43,7 @@ func (n *Network) serveNames(guest net.Conn) {
 			guest.Write(reply)
 			continue
 		}
-		if len(query) < 12 || !n.queries.take() {
+		if !isQuestion(query) || !n.queries.take() {
 			continue // no question, or too many: it will be asked again
 		}
 		n.wg.Go(func() {
@@ -130,15 +131,74 @@ func serverFailure(query []byte) []byte {
 	return reply
 }
 
-// dialResolver connects to the first resolver that takes the connection.
-func (n *Network) dialResolver() (*net.TCPConn, error) {
-	for _, r := range n.c.Resolvers() {
-		ctx, cancel := context.WithTimeout(n.ctx, dnsTimeout)
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.String())
-		cancel()
-		if err == nil {
-			return c.(*net.TCPConn), nil
+// serveNamesTCP answers the questions of one connection, one after the other:
+// RFC 1035 section 4.2.2.
+func (n *Network) serveNamesTCP(guest net.Conn) {
+	var size [2]byte
+	for {
+		guest.SetDeadline(time.Now().Add(flowIdle))
+		if _, err := io.ReadFull(guest, size[:]); err != nil {
+			return
+		}
+		query := make([]byte, binary.BigEndian.Uint16(size[:]))
+		if _, err := io.ReadFull(guest, query); err != nil {
+			return
+		}
+		reply := n.ownName(query)
+		if reply == nil && isQuestion(query) {
+			reply = n.resolveTCP(query)
+		}
+		if reply == nil {
+			return
+		}
+		if _, err := guest.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...)); err != nil {
+			return
 		}
 	}
-	return nil, errNoResolver
+}
+
+// resolveTCP is resolve for answers that no datagram holds.
+func (n *Network) resolveTCP(query []byte) []byte {
+	for _, r := range n.c.Resolvers() {
+		reply, err := askTCP(n.ctx, r, query)
+		if err == nil {
+			return reply
+		}
+		n.c.Log.Debug("name server", "address", r, "err", err)
+	}
+	return serverFailure(query)
+}
+
+func askTCP(ctx context.Context, resolver netip.AddrPort, query []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
+	defer cancel()
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", resolver.String())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	stop := closeWith(ctx, c)
+	defer stop()
+	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...)); err != nil {
+		return nil, err
+	}
+	var size [2]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return nil, err
+	}
+	reply := make([]byte, binary.BigEndian.Uint16(size[:]))
+	_, err = io.ReadFull(c, reply)
+	return reply, err
+}
+
+// isQuestion reports whether a message only asks: a name server may do more for
+// those who ask from the host's loopback.
+func isQuestion(b []byte) bool {
+	var p dnsmessage.Parser
+	h, err := p.Start(b)
+	if err != nil || h.Response || h.OpCode != 0 {
+		return false
+	}
+	q, err := p.Question()
+	return err == nil && q.Type != typeIXFR && q.Type != dnsmessage.TypeAXFR
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +16,7 @@ import (
 const (
 	// queue is how many frames wait for a guest that does not take them; more
 	// are lost, as on any link.
-	queue = 1024
+	queue = 128
 	// maxFrame is what a guest's NIC can send at most, with its header.
 	maxFrame = 65536 + header.EthernetMinimumSize
 )
@@ -51,9 +50,9 @@ func duplicate(f *os.File) (*os.File, error) {
 func (w *wire) receive() error {
 	buf := make([]byte, maxFrame)
 	for {
-		n, err := w.file.Read(buf)
+		n, err := w.read(buf)
 		switch {
-		case errors.Is(err, os.ErrClosed), errors.Is(err, io.EOF):
+		case errors.Is(err, os.ErrClosed):
 			return nil
 		case err != nil:
 			return fmt.Errorf("read from the guest's link: %w", err)
@@ -66,6 +65,26 @@ func (w *wire) receive() error {
 		w.ep.InjectInbound(0, pkt)
 		pkt.DecRef()
 	}
+}
+
+// read reads one frame. An empty one is no end, as it would be for File.Read.
+func (w *wire) read(buf []byte) (n int, err error) {
+	raw, err := w.file.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	rerr := raw.Read(func(fd uintptr) bool {
+		for {
+			n, err = unix.Read(int(fd), buf)
+			if !errors.Is(err, unix.EINTR) {
+				return !errors.Is(err, unix.EAGAIN)
+			}
+		}
+	})
+	if rerr != nil {
+		return 0, rerr
+	}
+	return n, err
 }
 
 // send hands the stack's frames to the guest, until ctx ends. It waits for a

@@ -15,6 +15,8 @@ type policy struct {
 func (p policy) target(dst netip.AddrPort) (to netip.AddrPort, ok bool) {
 	addr := dst.Addr().Unmap()
 	switch {
+	case addr.Is4() != p.gateway.Is4():
+		return netip.AddrPort{}, false // the guest has no such address to answer with
 	case addr == p.gateway:
 		host := p.host()
 		return netip.AddrPortFrom(host, dst.Port()), !forbidden(host)
@@ -38,6 +40,13 @@ var denied = []netip.Prefix{
 	netip.MustParsePrefix("::/128"),
 	netip.MustParsePrefix("::1/128"),
 	netip.MustParsePrefix("::ffff:0:0/96"), // IPv4 in a disguise that Unmap did not see
+	netip.MustParsePrefix("::/96"),         // IPv4 once more, as the next four
+	netip.MustParsePrefix("64:ff9b::/96"),
+	netip.MustParsePrefix("64:ff9b:1::/48"),
+	netip.MustParsePrefix("2002::/16"),
+	netip.MustParsePrefix("2001::/32"),
+	netip.MustParsePrefix("fec0::/10"),
+	netip.MustParsePrefix("fd00:42::42/128"),
 	netip.MustParsePrefix("fe80::/10"),
 	netip.MustParsePrefix("ff00::/8"),
 	netip.MustParsePrefix("fd00:ec2::254/128"),

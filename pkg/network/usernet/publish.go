@@ -158,7 +158,7 @@ func (n *Network) client(c *net.TCPConn, port uint16) {
 		reset(c)
 		return
 	}
-	n.relay(guest, c, func() { guest.Close() })
+	n.relay(guest, c)
 }
 
 // serveUDP keeps one flow of the guest for each client.

@@ -9,65 +9,77 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-const (
-	// dialTimeout bounds the wait for a server or a guest; Linux itself gives
-	// up after two minutes.
-	dialTimeout = 30 * time.Second
-	// keepAlive finds out that the other side has gone.
-	keepAlive = 2 * time.Minute
-)
+// dialTimeout bounds the wait for a server or a guest; Linux itself gives up
+// after two minutes.
+const dialTimeout = 30 * time.Second
 
 // tcpForwarder sees the first packet of each connection of the guest. It holds
 // as many of them as there may be connections: what is beyond is not answered,
-// and comes again.
+// and comes again. The stack calls the handler in a goroutine of its own.
 func (n *Network) tcpForwarder() *tcp.Forwarder {
-	return tcp.NewForwarder(n.stack, 0, maxStreams, func(r *tcp.ForwarderRequest) {
+	return tcp.NewForwarder(n.stack, bufferSize, maxStreams, func(r *tcp.ForwarderRequest) {
+		if !n.begin() {
+			r.Complete(true)
+			return
+		}
+		defer n.wg.Done()
 		if !n.streams.take() {
 			r.Complete(true)
 			return
 		}
-		n.wg.Go(func() {
-			defer n.streams.give()
-			n.outboundTCP(r)
-		})
+		defer n.streams.give()
+		n.outboundTCP(r)
 	})
 }
 
 // outboundTCP dials first and only then accepts, so that the guest sees whether
 // there is anybody.
 func (n *Network) outboundTCP(r *tcp.ForwarderRequest) {
-	out, err := n.dialTCP(local(r.ID()))
+	dst := local(r.ID())
+	if dst == netip.AddrPortFrom(n.c.Gateway, dnsPort) {
+		if c := n.accept(r); c != nil {
+			defer c.end(n.ctx)
+			n.serveNamesTCP(c)
+		}
+		return
+	}
+	out, err := n.dialTCP(dst)
 	if err != nil {
-		n.c.Log.Debug("connection of the guest refused", "to", local(r.ID()), "err", err)
+		n.c.Log.Debug("connection of the guest refused", "to", dst, "err", err)
 		// A server that does not answer gives no answer to the guest either.
 		r.Complete(!errors.Is(err, context.DeadlineExceeded))
 		return
 	}
 	defer out.Close()
+	if c := n.accept(r); c != nil {
+		n.relay(c, out)
+	}
+}
+
+// accept completes the guest's connection; nil if that cannot be.
+func (n *Network) accept(r *tcp.ForwarderRequest) *conn {
+	if n.ctx.Err() != nil {
+		r.Complete(true)
+		return nil
+	}
 	var wq waiter.Queue
 	ep, terr := r.CreateEndpoint(&wq)
 	r.Complete(false)
 	if terr != nil {
 		n.c.Log.Debug("accept connection of the guest", "err", terr)
-		return
+		return nil
 	}
-	watch(ep)
-	n.relay(gonet.NewTCPConn(&wq, ep), out, ep.Abort)
+	return newConn(&wq, ep)
 }
 
 var errDenied = errors.New("not reachable from a guest")
 
 func (n *Network) dialTCP(dst netip.AddrPort) (*net.TCPConn, error) {
-	if dst == netip.AddrPortFrom(n.c.Gateway, dnsPort) {
-		return n.dialResolver()
-	}
 	to, ok := n.policy.target(dst)
 	if !ok {
 		return nil, errDenied
@@ -86,37 +98,20 @@ func (n *Network) dialHost(to netip.AddrPort) (*net.TCPConn, error) {
 	return c.(*net.TCPConn), nil
 }
 
-// dialGuest connects a client of a published port to the guest, under the
-// client's own address where that can be.
-func (n *Network) dialGuest(client netip.AddrPort, port uint16) (*gonet.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
-	defer cancel()
-	guest := netip.AddrPortFrom(n.c.Guest.Addr(), port)
-	from := n.policy.source(client)
-	return gonet.DialTCPWithBind(ctx, n.stack, full(from), full(guest), protocol(n.c.Gateway))
-}
-
-// watch lets the stack find out that a guest's end has gone silently.
-func watch(ep tcpip.Endpoint) {
-	ep.SocketOptions().SetKeepAlive(true)
-	idle := tcpip.KeepaliveIdleOption(keepAlive)
-	ep.SetSockOpt(&idle)
-}
-
 // stream is a TCP connection of either stack.
 type stream interface {
 	net.Conn
 	CloseWrite() error
 }
 
-// relay copies both ways until both have ended, or one has failed. It closes
-// the guest's end; the caller closes the host's.
-func (n *Network) relay(guest *gonet.TCPConn, host *net.TCPConn, abort func()) {
-	defer guest.Close()
+// relay copies both ways until both have ended, or one has failed. It ends
+// the guest's connection; the caller closes the host's.
+func (n *Network) relay(guest *conn, host *net.TCPConn) {
+	defer guest.end(n.ctx)
 	// Half a stream must not look like a whole one.
 	fail := func() {
 		reset(host)
-		abort()
+		guest.abort()
 	}
 	stop := context.AfterFunc(n.ctx, fail)
 	defer stop()

@@ -1,11 +1,14 @@
 package usernet
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -44,7 +47,7 @@ func (n *Network) outboundUDP(r *udp.ForwarderRequest) bool {
 			n.serveNames(guest)
 			return
 		}
-		host, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(n.reroute(to)))
+		host, err := n.dialUDP(to)
 		if err != nil {
 			n.c.Log.Debug("flow of the guest refused", "to", to, "err", err)
 			return
@@ -52,6 +55,17 @@ func (n *Network) outboundUDP(r *udp.ForwarderRequest) bool {
 		n.relayFlow(guest, host)
 	})
 	return true
+}
+
+// dialUDP connects a socket that cannot broadcast: Go's may, and whether an
+// address is one depends on the host's networks.
+func (n *Network) dialUDP(to netip.AddrPort) (net.Conn, error) {
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0) })
+		return errors.Join(cerr, err)
+	}}
+	return d.DialContext(n.ctx, "udp", n.reroute(to).String())
 }
 
 // relayFlow copies datagrams both ways until nothing has moved for a while, or

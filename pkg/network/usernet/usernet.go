@@ -116,7 +116,11 @@ func New(c Config) (*Network, error) {
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
 	sack := tcpip.TCPSACKEnabled(true)
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: bufferSize, Max: bufferSize}
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: bufferSize, Max: bufferSize}
 	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack)
+	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &send)
+	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &receive)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.tcpForwarder().HandlePacket)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(n.stack, n.outboundUDP).HandlePacket)
 	for _, p := range c.Ports {
@@ -210,6 +214,17 @@ func (n *Network) join(ep stack.LinkEndpoint) error {
 	return nil
 }
 
+// begin counts one more piece of work that Close waits for; false once it does.
+func (n *Network) begin() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ctx.Err() != nil {
+		return false
+	}
+	n.wg.Add(1)
+	return true
+}
+
 // Published lists the ports with the numbers that the host chose.
 func (n *Network) Published() []Port {
 	n.mu.Lock()
@@ -219,8 +234,8 @@ func (n *Network) Published() []Port {
 
 // Close ends every connection and frees every port. Idempotent.
 func (n *Network) Close() {
-	n.cancel()
 	n.mu.Lock()
+	n.cancel()
 	for _, f := range n.closers {
 		f()
 	}

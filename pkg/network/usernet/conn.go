@@ -1,0 +1,126 @@
+package usernet
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+const (
+	// bufferSize bounds what the stack keeps of one connection, each way, in
+	// bytes: a guest may have maxStreams of them, and take nothing.
+	bufferSize = 256 << 10
+	// lingerTime is how long a connection that has ended on our side may take to
+	// end on the guest's. Until then it counts as one.
+	lingerTime = 30 * time.Second
+	// userTimeout ends a connection whose peer takes nothing of what was sent,
+	// whatever else it says.
+	userTimeout = 5 * time.Minute
+	// keepAlive finds out that the other side has gone.
+	keepAlive = 2 * time.Minute
+)
+
+// conn is a TCP connection of the guest, seen from here.
+type conn struct {
+	*gonet.TCPConn
+	ep tcpip.Endpoint
+	wq *waiter.Queue
+}
+
+func newConn(wq *waiter.Queue, ep tcpip.Endpoint) *conn {
+	ep.SocketOptions().SetKeepAlive(true)
+	idle, user := tcpip.KeepaliveIdleOption(keepAlive), tcpip.TCPUserTimeoutOption(userTimeout)
+	ep.SetSockOpt(&idle)
+	ep.SetSockOpt(&user)
+	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq}
+}
+
+// abort ends the connection by a reset.
+func (c *conn) abort() { c.ep.Abort() }
+
+// end closes the connection and returns when the stack has no more of it. A
+// guest that does not let it end, by taking nothing, gets a reset.
+func (c *conn) end(ctx context.Context) {
+	entry, gone := waiter.NewChannelEntry(waiter.EventHUp)
+	c.wq.EventRegister(&entry)
+	defer c.wq.EventUnregister(&entry)
+	c.Close()
+	timer := time.NewTimer(lingerTime)
+	defer timer.Stop()
+	for !c.over() {
+		select {
+		case <-gone:
+		case <-timer.C:
+			c.ep.Abort()
+			return
+		case <-ctx.Done():
+			c.ep.Abort()
+			return
+		}
+	}
+}
+
+// over reports whether nothing more is kept for the peer.
+func (c *conn) over() bool {
+	switch tcp.EndpointState(c.ep.State()) {
+	case tcp.StateClose, tcp.StateError, tcp.StateTimeWait:
+		return true
+	}
+	return false
+}
+
+// dialGuest connects a client of a published port to the guest, under the
+// client's own address and port where that can be.
+func (n *Network) dialGuest(client netip.AddrPort, port uint16) (*conn, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
+	defer cancel()
+	to := netip.AddrPortFrom(n.c.Guest.Addr(), port)
+	from := n.policy.source(client)
+	c, err := n.connect(ctx, from, to)
+	if errors.Is(err, errInUse) {
+		// Another connection of the client has it, to another port.
+		c, err = n.connect(ctx, netip.AddrPortFrom(from.Addr(), 0), to)
+	}
+	return c, err
+}
+
+var errInUse = errors.New("address in use")
+
+func (n *Network) connect(ctx context.Context, from, to netip.AddrPort) (*conn, error) {
+	var wq waiter.Queue
+	ep, terr := n.stack.NewEndpoint(tcp.ProtocolNumber, protocol(to.Addr()), &wq)
+	if terr != nil {
+		return nil, errors.New(terr.String())
+	}
+	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	if terr := ep.Bind(full(from)); terr != nil {
+		ep.Close()
+		if _, ok := terr.(*tcpip.ErrPortInUse); ok {
+			return nil, errInUse
+		}
+		return nil, errors.New(terr.String())
+	}
+	terr = ep.Connect(full(to))
+	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-ready:
+			terr = ep.LastError()
+		case <-ctx.Done():
+			ep.Abort()
+			return nil, ctx.Err()
+		}
+	}
+	if terr != nil {
+		ep.Close()
+		return nil, errors.New(terr.String())
+	}
+	return newConn(&wq, ep), nil
+}
