@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -464,11 +465,52 @@ func TestGuestDisk(t *testing.T) {
 
 // A kernel that takes no module without its signature gets the signatures.
 func TestGuestSignedModules(t *testing.T) {
-	vm := bootWith(t, []string{"module.sig_enforce=1"}, vmm.Disk{Path: testBench(t).erofs, ReadOnly: true})
+	vm := bootWith(t, func(c *vmm.Config) { c.Args = []string{"module.sig_enforce=1"} }, vmm.Disk{Path: testBench(t).erofs, ReadOnly: true})
 	vm.setup(api.Root{Format: "erofs", Devices: []string{"/dev/vda"}})
 	r := vm.run(sh("cat /sys/module/module/parameters/sig_enforce /proc/sys/kernel/tainted"))
 	if r.stdout != "Y\n0\n" {
 		t.Errorf("enforced and tainted: %+v", r)
+	}
+}
+
+// NICs have the names of their places and what the host says, and nothing else.
+func TestGuestNICs(t *testing.T) {
+	nics := []api.NIC{
+		{MAC: "02:42:c0:00:02:02", MTU: 1400, Address: "192.0.2.2/25", Gateway: "192.0.2.1"},
+		{MAC: "02:42:c6:33:64:02", MTU: 1500, Address: "198.51.100.2/24", Address6: "2001:db8::2/64", Gateway6: "2001:db8::1"},
+	}
+	vm := bootWith(t, func(c *vmm.Config) {
+		for _, n := range slices.Backward(nics) {
+			c.NICs = append(c.NICs, vmm.NIC{MAC: n.MAC, MTU: vmm.MaxMTU})
+		}
+	}, vmm.Disk{Path: testBench(t).erofs, ReadOnly: true})
+	_, err := vm.client.Setup(vm.ctx, api.SetupRequest{Token: testToken, Root: api.Root{Format: "erofs", Devices: []string{"/dev/vda"}}, NICs: nics})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := vm.run(sh(`for i in 0 1; do cat /sys/class/net/eth$i/address /sys/class/net/eth$i/mtu; done
+ip -o addr | awk '/eth/ && !/fe80/ { print $2, $3, $4 }'
+ip route | sed 's/ *$//'
+ip -6 route | grep -v -e fe80 -e ff00 | sed 's/ *metric.*//'
+ip addr | grep -c tentative
+cat /proc/sys/net/ipv6/conf/eth1/accept_ra`))
+	want := `02:42:c0:00:02:02
+1400
+02:42:c6:33:64:02
+1500
+eth0 inet 192.0.2.2/25
+eth1 inet 198.51.100.2/24
+eth1 inet6 2001:db8::2/64
+default via 192.0.2.1 dev eth0
+192.0.2.0/25 dev eth0 scope link  src 192.0.2.2
+198.51.100.0/24 dev eth1 scope link  src 198.51.100.2
+2001:db8::/64 dev eth1
+default via 2001:db8::1 dev eth1
+0
+0
+`
+	if r.stdout != want {
+		t.Errorf("got:\n%s%s, want:\n%s", r.stdout, r.stderr, want)
 	}
 }
 

@@ -36,13 +36,44 @@ func setUpNetwork(nics []api.NIC) error {
 		return err
 	}
 	defer unix.Close(fd)
-	for _, n := range nics {
-		name, err := findNIC("/sys/class/net", n.MAC)
-		if err != nil {
+	if err := nameNICs(fd, nics); err != nil {
+		return err
+	}
+	for i, n := range nics {
+		d := nic{fd, nicName(i)}
+		if err := d.configure(n); err != nil {
+			return fmt.Errorf("network device %s: %w", d.name, err)
+		}
+	}
+	return nil
+}
+
+func nicName(i int) string { return fmt.Sprintf("eth%d", i) }
+
+// nameNICs gives the devices the names of their places in the list: which one
+// the kernel found first is the VMM's business.
+func nameNICs(fd int, nics []api.NIC) error {
+	names := make([]string, len(nics))
+	for i, n := range nics {
+		var err error
+		if names[i], err = findNIC("/sys/class/net", n.MAC); err != nil {
 			return err
 		}
-		if err := (nic{fd, name}).configure(n); err != nil {
-			return fmt.Errorf("network device %s: %w", name, err)
+	}
+	// Out of each other's way first.
+	for _, aside := range []bool{true, false} {
+		for i, name := range names {
+			to := nicName(i)
+			if name == to {
+				continue
+			}
+			if aside {
+				to = "aside" + to
+			}
+			if err := (nic{fd, name}).rename(to); err != nil {
+				return fmt.Errorf("rename network device %s to %s: %w", name, to, err)
+			}
+			names[i] = to
 		}
 	}
 	return nil
@@ -63,6 +94,20 @@ func findNIC(dir, mac string) (string, error) {
 	return "", fmt.Errorf("no network device has the address %q (kernel without virtio_net?)", api.Clean(mac, 32))
 }
 
+// ifreq is the kernel's struct of that name, on 64-bit machines
+// (include/uapi/linux/if.h).
+type ifreq struct {
+	name  [unix.IFNAMSIZ]byte
+	value [24]byte
+}
+
+func ioctl(fd int, request uint, arg unsafe.Pointer) error {
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(arg)); e != 0 {
+		return e
+	}
+	return nil
+}
+
 // nic is a network device, with a socket to ask for it: netdevice(7).
 type nic struct {
 	fd   int
@@ -70,21 +115,37 @@ type nic struct {
 }
 
 func (d nic) configure(n api.NIC) error {
+	if err := d.set(unix.SIOCSIFMTU, func(r *unix.Ifreq) error { r.SetUint32(uint32(n.MTU)); return nil }); err != nil {
+		return fmt.Errorf("set MTU %d: %w", n.MTU, err)
+	}
+	// Before it is up: that is when the kernel would begin to talk IPv6.
+	if err := d.prepare6(n.Address6 != ""); err != nil {
+		return err
+	}
+	if err := d.up(); err != nil {
+		return fmt.Errorf("bring it up: %w", err)
+	}
+	if n.Address != "" {
+		if err := d.configure4(n); err != nil {
+			return err
+		}
+	}
+	if n.Address6 != "" {
+		return d.configure6(n)
+	}
+	return nil
+}
+
+func (d nic) configure4(n api.NIC) error {
 	addr, err := netip.ParsePrefix(n.Address)
 	if err != nil || !addr.Addr().Is4() {
 		return fmt.Errorf("bad address %q", api.Clean(n.Address, 64))
-	}
-	if err := d.set(unix.SIOCSIFMTU, func(r *unix.Ifreq) error { r.SetUint32(uint32(n.MTU)); return nil }); err != nil {
-		return fmt.Errorf("set MTU %d: %w", n.MTU, err)
 	}
 	if err := d.setAddr(unix.SIOCSIFADDR, addr.Addr()); err != nil {
 		return fmt.Errorf("set address %s: %w", addr, err)
 	}
 	if err := d.setAddr(unix.SIOCSIFNETMASK, netmask(addr.Bits())); err != nil {
 		return fmt.Errorf("set netmask of %s: %w", addr, err)
-	}
-	if err := d.up(); err != nil {
-		return fmt.Errorf("bring it up: %w", err)
 	}
 	if n.Gateway == "" {
 		return nil
@@ -109,6 +170,14 @@ func (d nic) set(request uint, fill func(*unix.Ifreq) error) error {
 
 func (d nic) setAddr(request uint, a netip.Addr) error {
 	return d.set(request, func(r *unix.Ifreq) error { return r.SetInet4Addr(a.AsSlice()) })
+}
+
+// rename names a device that is down.
+func (d nic) rename(to string) error {
+	var r ifreq
+	copy(r.name[:unix.IFNAMSIZ-1], d.name)
+	copy(r.value[:unix.IFNAMSIZ-1], to)
+	return ioctl(d.fd, unix.SIOCSIFNAME, unsafe.Pointer(&r))
 }
 
 func (d nic) up() error {
@@ -161,9 +230,8 @@ func (d nic) route(gateway netip.Addr) error {
 		genmask: unix.RawSockaddrInet4{Family: unix.AF_INET},
 		flags:   routeUp | routeGateway,
 	}
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), unix.SIOCADDRT, uintptr(unsafe.Pointer(&r)))
-	if e != 0 && !errors.Is(e, unix.EEXIST) {
-		return fmt.Errorf("route over %s: %w", gateway, e)
+	if err := ioctl(d.fd, unix.SIOCADDRT, unsafe.Pointer(&r)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("route over %s: %w", gateway, err)
 	}
 	return nil
 }

@@ -33,10 +33,21 @@ func TestNetmask(t *testing.T) {
 	}
 }
 
-// The kernel's structure has 120 bytes on 64-bit machines, and rt_dev at 88.
-func TestRouteEntry(t *testing.T) {
-	var r rtentry
-	if size, at := unsafe.Sizeof(r), unsafe.Offsetof(r.dev); size != 120 || at != 88 {
-		t.Errorf("%d bytes, the device at %d", size, at)
+// The sizes of the kernel's structures, and where their last fields are, on
+// 64-bit machines.
+func TestKernelStructures(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		size, wantSize   uintptr
+		field, wantField uintptr
+	}{
+		{"rtentry", unsafe.Sizeof(rtentry{}), 120, unsafe.Offsetof(rtentry{}.dev), 88},
+		{"ifreq", unsafe.Sizeof(ifreq{}), 40, unsafe.Offsetof(ifreq{}.value), 16},
+		{"in6_ifreq", unsafe.Sizeof(in6Ifreq{}), 24, unsafe.Offsetof(in6Ifreq{}.dev), 20},
+		{"in6_rtmsg", unsafe.Sizeof(in6Rtmsg{}), 80, unsafe.Offsetof(in6Rtmsg{}.dev), 76},
+	} {
+		if c.size != c.wantSize || c.field != c.wantField {
+			t.Errorf("%s: %d bytes, want %d; its last field at %d, want %d", c.name, c.size, c.wantSize, c.field, c.wantField)
+		}
 	}
 }

@@ -140,7 +140,7 @@ func (b *bench) pack(k *kernel.Kernel) error {
 		return err
 	}
 	entries := []rootfs.InitEntry{entry("init", 0o755, agentBytes)}
-	mods, err := k.Modules(kernel.VirtioMMIO, kernel.VirtioBlk, kernel.VirtioConsole, kernel.VirtioRNG, kernel.EROFS, kernel.Ext4, kernel.Overlay)
+	mods, err := k.Modules(kernel.VirtioMMIO, kernel.VirtioBlk, kernel.VirtioConsole, kernel.VirtioRNG, kernel.VirtioNet, kernel.EROFS, kernel.Ext4, kernel.Overlay)
 	if err != nil {
 		return err
 	}
@@ -269,11 +269,11 @@ type guestVM struct {
 // bootVM boots a VM that has said hello and is not set up.
 func bootVM(t testing.TB, disks ...vmm.Disk) *guestVM {
 	t.Helper()
-	return bootWith(t, nil, disks...)
+	return bootWith(t, func(*vmm.Config) {}, disks...)
 }
 
-// bootWith is bootVM with more words for the kernel's command line.
-func bootWith(t testing.TB, args []string, disks ...vmm.Disk) *guestVM {
+// bootWith is bootVM with more in the VM's configuration.
+func bootWith(t testing.TB, change func(*vmm.Config), disks ...vmm.Disk) *guestVM {
 	t.Helper()
 	b := testBench(t)
 	dir, err := os.MkdirTemp("", "vm-") // t.TempDir is too long for a socket
@@ -289,11 +289,13 @@ func bootWith(t testing.TB, args []string, disks ...vmm.Disk) *guestVM {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	vm.machine, err = qemu.New(qemu.Options{}).Start(ctx, vmm.Config{
+	c := vmm.Config{
 		ID: "guesttest000", Kernel: b.kernel, Initrd: b.initrd,
-		CPUs: 1, MemoryMiB: 192, Disks: disks, Args: args,
+		CPUs: 1, MemoryMiB: 192, Disks: disks,
 		VsockPath: vm.sock, ConsolePath: vm.console, ConsoleLimit: 1 << 20, Dir: dir,
-	})
+	}
+	change(&c)
+	vm.machine, err = qemu.New(qemu.Options{}).Start(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}
