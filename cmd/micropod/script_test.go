@@ -1,8 +1,10 @@
 package main
 
 import (
+	"log"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -11,7 +13,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"micropod": main, networld.Name: networld.Main})
+	commands := map[string]func(){"micropod": main, networld.Name: networld.Main}
+	if commands[filepath.Base(os.Args[0])] == nil {
+		if err := networld.Isolate(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	testscript.Main(m, commands)
 }
 
 // TestScript runs the scripts that need no VM. Each has a root of its own.
