@@ -208,15 +208,23 @@ func emptyDisk(node string, readOnly bool) string {
 	return encode(null{Driver: "null-co", Node: node, ReadOnly: readOnly, Size: 1 << 20, Zeros: true})
 }
 
-// nics attaches network devices whose frames come and go through a socket of
-// datagrams each: no device of the host, no name, no privilege.
+// nics attaches network devices. The frames of one without a Device come and go
+// through a socket of datagrams: no device of the host, no name, no privilege.
 func nics(list []vmm.NIC, r role) []string {
 	var args []string
+	fd := fdNIC
 	for i, n := range list {
 		id := "nic" + strconv.Itoa(i)
-		link := "socket,id=" + id + ",fd=" + strconv.Itoa(fdNIC+i)
-		if r == makeState {
+		var link string
+		switch {
+		case n.Device != "":
+			link = fmt.Sprintf("tap,id=%s,fd=%d,vhost=off", id, fd)
+			fd++
+		case r == makeState:
 			link = "hubport,id=" + id + ",hubid=" + strconv.Itoa(i) // a hub with nothing else
+		default:
+			link = fmt.Sprintf("socket,id=%s,fd=%d", id, fd)
+			fd++
 		}
 		args = append(args,
 			"-netdev", link,

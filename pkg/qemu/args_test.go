@@ -61,6 +61,9 @@ func TestArguments(t *testing.T) {
 		{"network", func(c *vmm.Config) {
 			c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", MTU: 1500}, {MAC: "02:00:00:00:00:02", MTU: 1500}}
 		}, tcg, "-netdev", []string{"socket,id=nic0,fd=6", "socket,id=nic1,fd=7"}},
+		{"devices of the host", func(c *vmm.Config) {
+			c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", MTU: 1500, Device: "mp-0"}, {MAC: "02:00:00:00:00:02", MTU: 1500}}
+		}, tcg, "-netdev", []string{"tap,id=nic0,fd=6,vhost=off", "socket,id=nic1,fd=7"}},
 		{"console is inherited", nil, tcg, "-add-fd", []string{"set=1,fd=3"}},
 		{"no display", nil, tcg, "-display", []string{"none"}},
 		{"tcg command line", func(c *vmm.Config) { c.Args = []string{"panic=5", "x"} }, tcg, "-append",
@@ -98,6 +101,7 @@ func TestArguments(t *testing.T) {
 func TestArgumentsOfTemplates(t *testing.T) {
 	c := testConfig()
 	c.Disks = []vmm.Disk{{Path: "/a", ReadOnly: true}, {Path: "/b"}}
+	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", MTU: 1500}, {MAC: "02:00:00:00:00:02", MTU: 1500, Device: "mp-0"}}
 	for _, test := range []struct {
 		role role
 		flag string
@@ -109,7 +113,9 @@ func TestArgumentsOfTemplates(t *testing.T) {
 			`{"driver":"null-co","node-name":"disk1","read-only":false,"size":1048576,"read-zeroes":true}`,
 		}},
 		{role: makeState, flag: "-incoming"},
-		{role: fromState, flag: "-incoming", want: []string{"fd:6"}},
+		{role: fromState, flag: "-incoming", want: []string{"fd:8"}},
+		{role: makeState, flag: "-netdev", want: []string{"hubport,id=nic0,hubid=0", "tap,id=nic1,fd=6,vhost=off"}},
+		{role: fromState, flag: "-netdev", want: []string{"socket,id=nic0,fd=6", "tap,id=nic1,fd=7,vhost=off"}},
 		{role: fromState, flag: "-append", want: []string{baseWords}},
 	} {
 		p := platform{accel: accelTCG, role: test.role}

@@ -16,7 +16,7 @@ type Machine struct {
 	id      string
 	process *process
 	qmp     *qmp
-	links   []*os.File
+	links   []*os.File // one for each NIC, nil where that has a device
 	killed  atomic.Bool
 	dropped atomic.Int64
 	done    chan struct{}

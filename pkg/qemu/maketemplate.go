@@ -33,8 +33,14 @@ func (l *launch) makeTemplate(ctx context.Context, f *os.File) error {
 		return err
 	}
 	defer ours.Close()
-	q, err := spawn(l.binary, args, []*os.File{null, null, theirs})
+	devices, err := standIns(c.NICs)
+	if err != nil {
+		theirs.Close()
+		return err
+	}
+	q, err := spawn(l.binary, args, append([]*os.File{null, null, theirs}, devices...))
 	theirs.Close()
+	closeAll(devices)
 	if err != nil {
 		return err
 	}

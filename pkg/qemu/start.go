@@ -192,7 +192,7 @@ func (l *launch) spawn() error {
 	if err != nil {
 		return err
 	}
-	if err := l.openLinks(); err != nil {
+	if err := l.openNICs(); err != nil {
 		conn.Close()
 		return err
 	}
@@ -212,20 +212,6 @@ func (l *launch) spawn() error {
 		p.kill()
 		l.m.qmp.finish()
 	})
-	return nil
-}
-
-// openLinks makes the sockets of the NICs.
-func (l *launch) openLinks() error {
-	for range l.c.NICs {
-		ours, theirs, err := socketPair(unix.SOCK_DGRAM | unix.SOCK_NONBLOCK)
-		if err != nil {
-			return err
-		}
-		l.children = append(l.children, theirs)
-		l.m.links = append(l.m.links, ours)
-		l.undo.add(func() { ours.Close() })
-	}
 	return nil
 }
 

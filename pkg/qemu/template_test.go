@@ -31,11 +31,12 @@ func TestTemplateKey(t *testing.T) {
 	base := testConfig()
 	base.Kernel, base.Initrd = file("kernel", "k"), file("initrd", "i")
 	base.Disks = []vmm.Disk{{Path: "/a", ReadOnly: true}, {Path: "/b"}}
+	base.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", MTU: 1500, Device: "mp-0"}}
 	binary, boot := file("qemu", "q"), "boot"
 	key := func(change func(*vmm.Config, *platform)) string {
 		t.Helper()
 		c, p := base, platform{accel: accelTCG, sandbox: true, tscKHz: 2600000}
-		c.Disks = slices.Clone(c.Disks)
+		c.Disks, c.NICs = slices.Clone(c.Disks), slices.Clone(c.NICs)
 		if change != nil {
 			change(&c, &p)
 		}
@@ -51,6 +52,7 @@ func TestTemplateKey(t *testing.T) {
 		"disks":   func(c *vmm.Config, _ *platform) { c.Disks[0].Path = "/other" },
 		"limits":  func(c *vmm.Config, _ *platform) { c.Disks[1].Limits.WriteOps = 100 },
 		"sockets": func(c *vmm.Config, _ *platform) { c.VsockPath, c.Dir, c.ConsolePath = "/x", "/y", "/z" },
+		"device":  func(c *vmm.Config, _ *platform) { c.NICs[0].Device = "mp-1" },
 		"counter": func(_ *vmm.Config, p *platform) { p.tscKHz = 2600001 },
 	} {
 		if key(change) != want {
@@ -62,6 +64,7 @@ func TestTemplateKey(t *testing.T) {
 		"cpus":        func(c *vmm.Config, _ *platform) { c.CPUs++ },
 		"fewer disks": func(c *vmm.Config, _ *platform) { c.Disks = c.Disks[:1] },
 		"writable":    func(c *vmm.Config, _ *platform) { c.Disks[0].ReadOnly = false },
+		"no device":   func(c *vmm.Config, _ *platform) { c.NICs[0].Device = "" },
 		"words":       func(c *vmm.Config, _ *platform) { c.Args = []string{"x"} },
 		"sandbox":     func(_ *vmm.Config, p *platform) { p.sandbox = false },
 		"kernel":      func(*vmm.Config, *platform) { file("kernel", "another") },

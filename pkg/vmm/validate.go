@@ -17,6 +17,7 @@ const (
 	MaxNICs       = 4
 	MinMTU        = 1280
 	MaxMTU        = 65520
+	MaxDeviceName = 15 // IFNAMSIZ less the NUL
 	MaxSocketPath = 100
 	maxID         = 64
 	minID         = 12
@@ -58,10 +59,15 @@ func (c Config) Validate() error {
 			return fmt.Errorf("disk %d has a limit of %d a second: at most %d", i, most, uint64(MaxDiskLimit))
 		}
 	}
+	devices := map[string]bool{}
 	for _, n := range c.NICs {
 		if err := n.validate(); err != nil {
 			return err
 		}
+		if n.Device != "" && devices[n.Device] {
+			return fmt.Errorf("two NICs with the device %s", n.Device)
+		}
+		devices[n.Device] = true
 	}
 	for _, a := range c.Args {
 		if err := validArg(a); err != nil {
@@ -78,6 +84,9 @@ func (n NIC) validate() error {
 	}
 	if n.MTU < MinMTU || n.MTU > MaxMTU {
 		return fmt.Errorf("MTU of %d bytes: want %d to %d", n.MTU, MinMTU, MaxMTU)
+	}
+	if len(n.Device) > MaxDeviceName || strings.Trim(n.Device, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return fmt.Errorf("device of a NIC %q: want at most %d characters of [a-z0-9-]", n.Device, MaxDeviceName)
 	}
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 
 func good() Config {
 	return Config{ID: "0123456789ab", Kernel: "/k", Initrd: "/i", Args: []string{"quiet", "a.b=c,d:e/f"}, CPUs: 1,
-		MemoryMiB: 128, Disks: []Disk{{Path: "/d"}}, VsockPath: "/v", ConsolePath: "/c", NICs: []NIC{{MAC: "02:00:00:00:00:01", MTU: 1500}}, Dir: "/d"}
+		MemoryMiB: 128, Disks: []Disk{{Path: "/d"}}, VsockPath: "/v", ConsolePath: "/c", NICs: []NIC{{MAC: "02:00:00:00:00:01", MTU: 1500, Device: "mp-0123456789ab"}}, Dir: "/d"}
 }
 
 func TestValidate(t *testing.T) {
@@ -35,6 +35,9 @@ func TestValidate(t *testing.T) {
 		"multicast MAC":  func(c *Config) { c.NICs[0].MAC = "03:00:00:00:00:01" },
 		"zero MAC":       func(c *Config) { c.NICs[0].MAC = "00:00:00:00:00:00" },
 		"small MTU":      func(c *Config) { c.NICs[0].MTU = MinMTU - 1 },
+		"long device":    func(c *Config) { c.NICs[0].Device = "mp-0123456789abc" },
+		"other device":   func(c *Config) { c.NICs[0].Device = "mp%d" },
+		"device twice":   func(c *Config) { c.NICs = append(c.NICs, c.NICs[0]) },
 		"large MTU":      func(c *Config) { c.NICs[0].MTU = MaxMTU + 1 },
 		"no socket":      func(c *Config) { c.VsockPath = "" },
 		"long socket":    func(c *Config) { c.VsockPath = "/" + strings.Repeat("v", MaxSocketPath) },

@@ -86,12 +86,22 @@ type DiskLimits struct {
 // MaxDiskLimit is the highest limit of a Config: the highest that QEMU knows.
 const MaxDiskLimit = 1_000_000_000_000_000
 
-// NIC is a network device whose other end the Machine offers as a Linker.
+// NIC is a network device.
 type NIC struct {
 	// MAC is the device's address, as 02:00:00:00:00:01: unicast, not zero.
 	MAC string
 	// MTU of the link, in bytes, 1280 to 65520.
 	MTU int
+	// Device names a TAP device of the host, at most 15 bytes of [a-z0-9-], for
+	// the other end: the host's kernel sees what the guest sends as the guest
+	// offloads it. "" is a Linker's Link.
+	//
+	// When Start returns, the device is in the network namespace of the thread
+	// that called it, has this MTU, is not up, and is nobody's but the VMM's. A
+	// device that exists before is an error. It is gone when Done is closed, and
+	// when all of our processes were killed. It takes CAP_NET_ADMIN, and of a
+	// VMM in a namespace of its own, root.
+	Device string
 }
 
 // Availability says whether a Driver can run here, and why.
@@ -168,7 +178,7 @@ type Machine interface {
 type Linker interface {
 	// Link is the host's end of the i-th NIC: each read is one Ethernet frame
 	// of the guest, each write is one for it. It belongs to the Machine, and is
-	// closed before Done is.
+	// closed before Done is. nil for a NIC with a Device.
 	Link(i int) *os.File
 }
 

@@ -25,7 +25,19 @@ func (s *suite) testNetwork(t *testing.T) {
 		t.Fatal("the machine is no vmm.Linker")
 	}
 	link := linker.Link(0)
-	for _, size := range []int{60, 61, 1514, 9000, vmm.MaxMTU + 14} {
+	echoAll(t, link, c.NICs[0])
+	if err := v.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := link.Write(make([]byte, 60)); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("link of a VM that has ended: %v, want it closed", err)
+	}
+}
+
+// echoAll sends frames of all sizes that a NIC with this MTU takes.
+func echoAll(t *testing.T, link *os.File, n vmm.NIC) {
+	t.Helper()
+	for _, size := range []int{60, 61, 1514, 9000, n.MTU + 14} {
 		frame := make([]byte, size)
 		copy(frame, "\x02\x00\x00\x00\x00\x15\x02\x00\x00\x00\x00\x02"+wire.EtherType)
 		if _, err := io.ReadFull(wire.Pattern(), frame[14:]); err != nil {
@@ -34,12 +46,6 @@ func (s *suite) testNetwork(t *testing.T) {
 		if err := echoed(link, frame); err != nil {
 			t.Errorf("frame of %d bytes: %v", size, err)
 		}
-	}
-	if err := v.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := link.Write(make([]byte, 60)); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("link of a VM that has ended: %v, want it closed", err)
 	}
 }
 

@@ -48,7 +48,13 @@ func (s *suite) child(t *testing.T, path string) {
 // testParentDeath: the VMM dies with the process that started it, even by
 // SIGKILL, and has inherited none of its descriptors.
 func (s *suite) testParentDeath(t *testing.T) {
-	c := s.config(t, wire.ModeSilent)
+	s.killParent(t, s.config(t, wire.ModeSilent), func() {})
+}
+
+// killParent has another process start c, and kills that. It calls whileUp in
+// between.
+func (s *suite) killParent(t *testing.T, c vmm.Config, whileUp func()) {
+	t.Helper()
 	path := filepath.Join(filepath.Dir(c.VsockPath), "child")
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -107,6 +113,7 @@ func (s *suite) testParentDeath(t *testing.T) {
 			t.Error("the VMM has inherited a descriptor of /etc")
 		}
 	}
+	whileUp()
 	parent.Process.Kill()
 	<-ended
 	awaitDeath(t, fd, pid)

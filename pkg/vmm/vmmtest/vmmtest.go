@@ -25,6 +25,7 @@ func Run(t *testing.T, newDriver func(*testing.T) vmm.Driver, env Env) {
 		{"shared disk", s.testSharedDisk},
 		{"connections", s.testConnections},
 		{"network", s.testNetwork},
+		{"device", s.testDevice},
 		{"vcpus", s.testCPUs},
 		{"console", s.testConsole},
 		{"reboot", s.testReboot},

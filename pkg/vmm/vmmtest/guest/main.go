@@ -207,6 +207,8 @@ func execute(ch channel, words []string) (string, error) {
 		return "", err
 	case "nic":
 		return nic(arg(1), arg(2))
+	case "features":
+		return features(arg(1))
 	case "cpus":
 		b, err := os.ReadFile("/sys/devices/system/cpu/online")
 		return string(b), err

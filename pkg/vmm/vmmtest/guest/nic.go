@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,17 @@ func nic(mac, mtu string) (string, error) {
 		}
 	}()
 	return "up", nil
+}
+
+// features are the virtio features of a network device, as the kernel has them:
+// one character for each.
+func features(mac string) (string, error) {
+	dev, err := device(mac)
+	if err != nil {
+		return "", err
+	}
+	b, err := os.ReadFile("/sys/class/net/" + dev.Name + "/device/features")
+	return string(b), err
 }
 
 func device(mac string) (net.Interface, error) {

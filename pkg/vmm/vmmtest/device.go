@@ -1,0 +1,156 @@
+package vmmtest
+
+import (
+	"context"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/vmm"
+	"github.com/micropod/micropod/pkg/vmm/vmmtest/wire"
+)
+
+// tapDevice is the suite's device, in network namespaces of its own.
+const tapDevice = "mp-vmmtest"
+
+// testDevice: a TAP device of the host at the other end of a NIC.
+func (s *suite) testDevice(t *testing.T) {
+	if os.Geteuid() != 0 {
+		s.testNoDevice(t)
+		return
+	}
+	newNetwork(t)
+	c := s.deviceConfig(t, wire.ModeServe)
+	v := s.boot(t, c)
+	if l := v.Machine.(vmm.Linker).Link(0); l != nil {
+		t.Errorf("it has a link, too: %v", l.Name())
+	}
+	dev := checkDevice(t, c.NICs[0])
+	s.testSecondDevice(t)
+	checkDevice(t, c.NICs[0])
+	link := packetSocket(t, dev)
+	if got := v.do(t, "nic %s %d", c.NICs[0].MAC, c.NICs[0].MTU); got != "up" {
+		t.Fatalf("guest: %s", got)
+	}
+	echoAll(t, link, c.NICs[0])
+	checkOffloads(t, v.do(t, "features %s", c.NICs[0].MAC))
+	v.do(t, "reboot")
+	v.ended(t)
+	noDevice(t)
+
+	c = s.deviceConfig(t, wire.ModeSilent)
+	s.killParent(t, c, func() { checkDevice(t, c.NICs[0]) })
+	noDevice(t)
+}
+
+func (s *suite) deviceConfig(t *testing.T, mode string) vmm.Config {
+	t.Helper()
+	c := s.config(t, mode)
+	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:15", MTU: 9000, Device: tapDevice}}
+	return c
+}
+
+// newNetwork puts the test, and what it starts, into a network namespace that
+// ends with it.
+func newNetwork(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkDevice holds the device against what was asked for.
+func checkDevice(t *testing.T, n vmm.NIC) *net.Interface {
+	t.Helper()
+	dev, err := net.InterfaceByName(n.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dev.MTU != n.MTU || dev.Flags&net.FlagUp != 0 {
+		t.Errorf("the device is %+v, want MTU %d, not up", dev, n.MTU)
+	}
+	return dev
+}
+
+func noDevice(t *testing.T) {
+	t.Helper()
+	if dev, err := net.InterfaceByName(tapDevice); err == nil {
+		t.Errorf("the device is left: %+v", dev)
+	}
+}
+
+// testSecondDevice: what exists is not taken, nor taken away.
+func (s *suite) testSecondDevice(t *testing.T) {
+	t.Helper()
+	if err := s.refused(t, s.deviceConfig(t, wire.ModeSilent)); !strings.Contains(err.Error(), "there is a device of that name") {
+		t.Error(err)
+	}
+}
+
+// testNoDevice: who may not make a device is told so.
+func (s *suite) testNoDevice(t *testing.T) {
+	if err := s.refused(t, s.deviceConfig(t, wire.ModeSilent)); !strings.Contains(err.Error(), "it takes root") {
+		t.Error(err)
+	}
+	noDevice(t)
+}
+
+// refused is the error of a start that must not succeed.
+func (s *suite) refused(t *testing.T, c vmm.Config) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	files := openFiles(t)
+	m, err := s.new(t).Start(ctx, c)
+	if err == nil {
+		m.Kill()
+		t.Fatal("it starts")
+	}
+	nothingLeft(t, c, files)
+	return err
+}
+
+// packetSocket brings the device up and returns its frames.
+func packetSocket(t *testing.T, dev *net.Interface) *os.File {
+	t.Helper()
+	all := uint16(unix.ETH_P_ALL)<<8 | unix.ETH_P_ALL>>8 // in the network's order
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), dev.Name)
+	t.Cleanup(func() { f.Close() })
+	r, err := unix.NewIfreq(dev.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetUint16(unix.IFF_UP)
+	// Any socket will do, and up before it is bound: it would tell of a network
+	// that is down.
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: dev.Index}); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// checkOffloads: the guest leaves checksums and segments to the host, in both
+// directions.
+func checkOffloads(t *testing.T, features string) {
+	t.Helper()
+	for name, bit := range map[string]int{"CSUM": 0, "GUEST_CSUM": 1, "GUEST_TSO4": 7, "HOST_TSO4": 11} {
+		if bit >= len(features) || features[bit] != '1' {
+			t.Errorf("VIRTIO_NET_F_%s is not among the guest's features %s", name, features)
+		}
+	}
+}
