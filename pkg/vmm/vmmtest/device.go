@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -29,22 +30,50 @@ func (s *suite) testDevice(t *testing.T) {
 	if l := v.Machine.(vmm.Linker).Link(0); l != nil {
 		t.Errorf("it has a link, too: %v", l.Name())
 	}
-	dev := checkDevice(t, c.NICs[0])
-	s.testSecondDevice(t)
 	checkDevice(t, c.NICs[0])
-	link := packetSocket(t, dev)
-	if got := v.do(t, "nic %s %d", c.NICs[0].MAC, c.NICs[0].MTU); got != "up" {
-		t.Fatalf("guest: %s", got)
-	}
-	echoAll(t, link, c.NICs[0])
-	checkOffloads(t, v.do(t, "features %s", c.NICs[0].MAC))
+	s.testSecondDevice(t)
+	s.useDevice(t, v)
 	v.do(t, "reboot")
 	v.ended(t)
 	noDevice(t)
 
+	s.testDeviceOfTemplate(t)
 	c = s.deviceConfig(t, wire.ModeSilent)
 	s.killParent(t, c, func() { checkDevice(t, c.NICs[0]) })
 	noDevice(t)
+}
+
+// testDeviceOfTemplate: a VM that goes on from a template has what others have.
+func (s *suite) testDeviceOfTemplate(t *testing.T) {
+	t.Helper()
+	if _, ok := s.new(t).(vmm.TemplateKeeper); !ok {
+		return
+	}
+	first := s.deviceConfig(t, wire.ModeServe)
+	first.Templates = t.TempDir()
+	for range 3 { // the second makes the template
+		c := s.deviceConfig(t, wire.ModeServe)
+		c.Initrd, c.Templates = first.Initrd, first.Templates
+		v := s.boot(t, c)
+		s.useDevice(t, v)
+		v.Kill()
+		noDevice(t)
+	}
+	if made, err := filepath.Glob(filepath.Join(first.Templates, "*.state")); err != nil || len(made) != 1 {
+		t.Errorf("templates %v, %v", made, err)
+	}
+}
+
+// useDevice: frames come and go, and the guest's work is left to the host.
+func (s *suite) useDevice(t *testing.T, v *vm) {
+	t.Helper()
+	n := v.c.NICs[0]
+	link := packetSocket(t, checkDevice(t, n))
+	if got := v.do(t, "nic %s %d", n.MAC, n.MTU); got != "up" {
+		t.Fatalf("guest: %s", got)
+	}
+	echoAll(t, link, n)
+	checkOffloads(t, v.do(t, "features %s", n.MAC))
 }
 
 func (s *suite) deviceConfig(t *testing.T, mode string) vmm.Config {
