@@ -90,6 +90,7 @@ func (d *Driver) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 		{"start the process", m.startProcess},
 		{"wait for the API", m.waitReady},
 		{"configure", m.configure},
+		{"hand the network devices over", m.handOver},
 		{"boot", m.boot},
 	}
 	for _, s := range steps {
@@ -125,6 +126,9 @@ func (d *Driver) prepare(ctx context.Context, c vmm.Config) (*machine, error) {
 	if err := checkFiles(c); err != nil {
 		return nil, err
 	}
+	if err := checkNICs(c, d.o.Guard); err != nil {
+		return nil, err
+	}
 	binary, err := d.lookup()
 	if err != nil {
 		return nil, err
@@ -138,11 +142,11 @@ func (d *Driver) prepare(ctx context.Context, c vmm.Config) (*machine, error) {
 		return nil, err
 	}
 	seen := c
-	if jail != nil {
+	switch {
+	case jail != nil:
 		seen = inside(c)
-	}
-	if len(c.NICs) > 0 && len(d.o.Guard) == 0 {
-		return nil, errors.New("a network takes a guard, and this program has none")
+	case len(c.NICs) > 0:
+		seen = guarded(c)
 	}
 	requests, err := plan(seen)
 	if err != nil {

@@ -412,9 +412,12 @@ func lineOf(text, prefix string) string {
 }
 
 // TestDiesWithItsParent kills the process that started the VM.
-func TestDiesWithItsParent(t *testing.T) {
+func TestDiesWithItsParent(t *testing.T) { testDiesWithItsParent(t) }
+
+func testDiesWithItsParent(t *testing.T, more ...string) {
+	t.Helper()
 	c := setup(t)
-	parent := exec.Command(fakeBinary(t, "supervisor"), fakeBinary(t, "ok"), filepath.Dir(c.Dir))
+	parent := exec.Command(fakeBinary(t, "supervisor"), append([]string{fakeBinary(t, "ok"), filepath.Dir(c.Dir)}, more...)...)
 	out, err := parent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -205,15 +205,19 @@ func order(t *testing.T, c vmm.Config, orders ...string) {
 }
 
 // fakeSupervisor starts a VM, tells its pid on stdout and waits to be killed.
-// Its arguments are the binary and the directory of the VM.
+// Its arguments are the binary, the directory of the VM and any for a network.
 func fakeSupervisor() {
 	dir := os.Args[2]
-	d := New(Options{Binary: os.Args[1]})
+	d := New(Options{Binary: os.Args[1], Guard: []string{"/proc/self/exe", guardVerb}})
+	c := configIn(dir)
+	if len(os.Args) > 3 {
+		c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", MTU: 1500}}
+	}
 	h, err := fakeHost(dir)
 	if err == nil {
 		d.host = h
 		var m vmm.Machine
-		if m, err = d.Start(testContext(), configIn(dir)); err == nil {
+		if m, err = d.Start(testContext(), c); err == nil {
 			fmt.Println(m.PID())
 			time.Sleep(time.Hour)
 		}

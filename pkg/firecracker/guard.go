@@ -15,7 +15,17 @@ import (
 const (
 	guardReport = 3 // a socket, see sendReport
 	guardLease  = 4 // of the jail's user id: held for as long as the guard lives
+
+	// With Exec: Config.Dir and the directory of the vsock socket, which
+	// Firecracker inherits. The caller's names for them may lead through its
+	// descriptors, where a process of another user namespace may not look.
+	guardDir      = 4
+	guardVsockDir = 5
 )
+
+// inherited is the name of a file in a directory that is a descriptor of the
+// process that asks.
+func inherited(fd int, name string) string { return fmt.Sprintf("/proc/self/fd/%d/%s", fd, name) }
 
 // guardSpec is what a guard does, as its one argument.
 type guardSpec struct {
@@ -31,6 +41,8 @@ type guardSpec struct {
 	// takes the guard's place instead of being its child.
 	Command []string
 	Exec    bool
+	// Parent is the driver's process, with Exec.
+	Parent int
 }
 
 // bind is a file that could not be linked into the jail.
@@ -40,12 +52,22 @@ type bind struct {
 }
 
 // report is what a guard says: first that the command runs or why not, with the
-// sockets of its TAP devices, then how it ended. The command's pid comes as credentials, because the kernel
-// translates those into the reader's pid namespace.
+// sockets of its TAP devices, then how it ended. With Exec the second one comes
+// only of a command that cannot be executed. The command's pid comes as
+// credentials, because the kernel translates those into the reader's pid
+// namespace.
 type report struct {
 	Error  string             `json:",omitempty"`
+	Errno  syscall.Errno      `json:",omitempty"` // what the error comes from
 	Status syscall.WaitStatus `json:",omitempty"`
 }
+
+// maxReportText is what an error of a guard has at most, in bytes: as JSON it
+// fits into what the driver reads.
+const maxReportText = maxReport / 8
+
+// maxReport is the size of a report.
+const maxReport = 8 << 10
 
 // RunGuard is the whole life of a guard, in a process that the driver started
 // with Options.Guard and this one argument. It returns the exit code.
@@ -62,7 +84,6 @@ func RunGuard(spec string) int {
 	// The flag below belongs to the thread that forks.
 	runtime.LockOSThread()
 	unix.CloseOnExec(guardReport)
-	unix.CloseOnExec(guardLease)
 	s, err := parseGuardSpec(spec)
 	if err != nil {
 		return fail(err)
@@ -70,6 +91,7 @@ func RunGuard(spec string) int {
 	if s.Exec {
 		return fail(s.replace())
 	}
+	unix.CloseOnExec(guardLease)
 	pid, links, err := s.start()
 	if err != nil {
 		return fail(err)
@@ -88,7 +110,9 @@ func RunGuard(spec string) int {
 
 // fail tells the driver of an error.
 func fail(err error) int {
-	_ = sendReport(report{Error: err.Error()}, os.Getpid())
+	r := report{Error: oneLine(err.Error(), maxReportText)}
+	errors.As(err, &r.Errno)
+	_ = sendReport(r, os.Getpid())
 	return 1
 }
 
@@ -112,7 +136,23 @@ func (s guardSpec) replace() error {
 	if err := sendReport(report{}, os.Getpid(), links...); err != nil {
 		return err
 	}
+	if err := dieWith(s.Parent); err != nil {
+		return err
+	}
 	return fmt.Errorf("start %s: %w", s.Command[0], syscall.Exec(s.Command[0], s.Command, []string{}))
+}
+
+// dieWith ties this thread, and what it executes, to its parent once more: the
+// kernel forgets that where credentials change, as they do with a user
+// namespace (prctl(2), PR_SET_PDEATHSIG).
+func dieWith(parent int) error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("be killed with the driver: %w", err)
+	}
+	if os.Getppid() != parent {
+		return errors.New("the driver has ended")
+	}
+	return nil
 }
 
 // start makes everything and runs the command; links are the devices' sockets.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -19,6 +20,7 @@ import (
 // guardLink is the driver's end of a guard's reports.
 type guardLink struct {
 	conn  *net.UnixConn
+	spec  guardSpec
 	first chan error    // one value: nil once the VMM is on its way
 	done  chan struct{} // closed when nothing more can come
 	// pid is the VMM's, and links are the sockets of its TAP devices, once
@@ -48,7 +50,7 @@ func startGuard(ctx context.Context, guard []string, s guardSpec, c command) (*p
 	if err != nil {
 		return nil, err
 	}
-	link, theirs, err := newGuardLink()
+	link, theirs, err := newGuardLink(s)
 	if err != nil {
 		return nil, fmt.Errorf("socket of the guard: %w", err)
 	}
@@ -72,12 +74,13 @@ func startGuard(ctx context.Context, guard []string, s guardSpec, c command) (*p
 	}
 	if err != nil {
 		p.kill()
+		link.closeLinks()
 		return nil, err
 	}
 	return p, nil
 }
 
-func newGuardLink() (link *guardLink, theirs *os.File, err error) {
+func newGuardLink(s guardSpec) (link *guardLink, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, err
@@ -93,34 +96,68 @@ func newGuardLink() (link *guardLink, theirs *os.File, err error) {
 		theirs.Close()
 		return nil, nil, err
 	}
-	return &guardLink{conn: conn.(*net.UnixConn), first: make(chan error, 1), done: make(chan struct{})}, theirs, nil
+	return &guardLink{conn: conn.(*net.UnixConn), spec: s, first: make(chan error, 1), done: make(chan struct{})}, theirs, nil
 }
 
 // listen reads both reports.
 func (l *guardLink) listen() {
 	defer close(l.done)
-	r, pid, links, err := l.read()
-	switch {
-	case err != nil:
-		l.first <- fmt.Errorf("the guard ended before firecracker started: %w", err)
-		return
-	case r.Error != "":
-		l.first <- errors.New(r.Error)
+	if err := l.begin(); err != nil {
+		l.first <- err
 		return
 	}
-	l.pid, l.links = pid, links
 	l.first <- nil
-	if r, _, _, err = l.read(); err == nil && r.Error == "" {
-		l.ended = &r.Status
+	if l.spec.Exec {
+		return // Firecracker is the driver's own child
+	}
+	if m, err := l.read(); err == nil && m.report.Error == "" {
+		l.ended = &m.report.Status
 	}
 }
 
-// closeLinks ends the host's side of the NICs.
-func (l *guardLink) closeLinks() {
-	for _, f := range l.links {
-		f.Close()
+// begin returns when the command runs, or cannot.
+func (l *guardLink) begin() error {
+	m, err := l.read()
+	if err != nil {
+		return fmt.Errorf("the guard ended before firecracker started: %w", err)
 	}
+	l.pid, l.links = m.pid, m.links
+	if err := m.report.err(); err != nil {
+		return err
+	}
+	if want := sockets(l.spec.Taps); len(l.links) != want {
+		return fmt.Errorf("the guard sent %d sockets of network devices, not %d", len(l.links), want)
+	}
+	if !l.spec.Exec {
+		return nil
+	}
+	// The report's socket ends with the execution, or tells why there is none.
+	m, err = l.read()
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err == nil {
+		err = m.report.err()
+	}
+	if err == nil {
+		err = errors.New("the guard reports twice")
+	}
+	return err
 }
+
+// sockets is how many devices have a socket.
+func sockets(taps []tap) int {
+	n := 0
+	for _, t := range taps {
+		if !t.Device {
+			n++
+		}
+	}
+	return n
+}
+
+// closeLinks ends the host's side of the NICs.
+func (l *guardLink) closeLinks() { closeFiles(l.links) }
 
 // finish returns when the guard's last report was read; the guard has ended.
 func (l *guardLink) finish() {
@@ -129,41 +166,93 @@ func (l *guardLink) finish() {
 	l.conn.Close()
 }
 
-// read returns one report, with the pid and the descriptors that came with it.
-func (l *guardLink) read() (r report, pid int, links []*os.File, err error) {
-	b, oob := make([]byte, 4<<10), make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*vmm.MaxNICs))
-	n, oobn, _, _, err := l.conn.ReadMsgUnix(b, oob)
-	if err == nil && n == 0 {
-		err = errors.New("no report")
+// message is a report with what came along.
+type message struct {
+	report report
+	pid    int
+	links  []*os.File
+}
+
+// read returns one report; io.EOF when none can come.
+func (l *guardLink) read() (m message, err error) {
+	b, oob := make([]byte, maxReport), make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*vmm.MaxNICs))
+	n, oobn, flags, _, err := l.conn.ReadMsgUnix(b, oob)
+	if err != nil {
+		return m, err
+	}
+	// First, so that no descriptor is lost.
+	err = m.accept(oob[:oobn])
+	switch {
+	case err != nil:
+	case n == 0:
+		err = io.EOF
+	case flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0:
+		err = errors.New("a report that is too long")
+	case m.pid == 0:
+		err = errors.New("a report without credentials")
+	default:
+		err = json.Unmarshal(b[:n], &m.report)
 	}
 	if err != nil {
-		return r, 0, nil, err
+		closeFiles(m.links)
+		m.links = nil
 	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	return m, err
+}
+
+// accept takes descriptors and credentials.
+func (m *message) accept(oob []byte) error {
+	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
-		return r, 0, nil, err
+		return err
 	}
 	for i := range messages {
-		switch m := &messages[i]; m.Header.Type {
+		switch c := &messages[i]; c.Header.Type {
 		case unix.SCM_RIGHTS:
-			fds, err := unix.ParseUnixRights(m)
+			fds, err := unix.ParseUnixRights(c)
 			if err != nil {
-				return r, 0, links, err
+				return err
 			}
 			for _, fd := range fds {
 				unix.CloseOnExec(fd)
-				links = append(links, os.NewFile(uintptr(fd), "link"))
+				m.links = append(m.links, os.NewFile(uintptr(fd), "link"))
 			}
 		case unix.SCM_CREDENTIALS:
-			creds, err := unix.ParseUnixCredentials(m)
+			creds, err := unix.ParseUnixCredentials(c)
 			if err != nil {
-				return r, 0, links, err
+				return err
 			}
-			pid = int(creds.Pid)
+			m.pid = int(creds.Pid)
 		}
 	}
-	if pid == 0 {
-		return r, 0, links, errors.New("a report without credentials")
+	return nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
 	}
-	return r, pid, links, json.Unmarshal(b[:n], &r)
+}
+
+// guardError is what a guard said, and the error number behind it.
+type guardError struct {
+	text  string
+	errno syscall.Errno
+}
+
+func (e *guardError) Error() string { return e.text }
+
+// Unwrap is nil for an error that no number stands for.
+func (e *guardError) Unwrap() error {
+	if e.errno == 0 {
+		return nil
+	}
+	return e.errno
+}
+
+func (r report) err() error {
+	if r.Error == "" {
+		return nil
+	}
+	return &guardError{r.Error, r.Errno}
 }

@@ -29,6 +29,7 @@ type machine struct {
 
 	free    []func() // in the order of acquiring; called in reverse
 	proc    *process
+	links   []*os.File // of the NICs that have one, in their order
 	api     *Client
 	console *console
 	said    *tail // Firecracker's log
@@ -215,23 +216,11 @@ func (m *machine) startProcess(ctx context.Context) error {
 		m.proc, err = startProcess(command{path: m.binary, args: m.args(), stdout: out, stderr: errs})
 	}
 	if err == nil && m.proc.guard != nil {
+		m.links = m.proc.guard.links
 		m.onEnd(m.proc.guard.closeLinks)
 	}
 	return err
 }
-
-// startWithNetwork runs Firecracker in a user and a network namespace of its own.
-func (m *machine) startWithNetwork(ctx context.Context, stdout, stderr *os.File) (*process, error) {
-	s := guardSpec{Taps: taps(m.config, os.Geteuid()), Command: append([]string{m.binary}, m.args()...), Exec: true}
-	p, err := startGuard(ctx, m.guard, s, command{stdout: stdout, stderr: stderr, unprivileged: true})
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) {
-		err = fmt.Errorf("%w: this host forbids user namespaces, which a network takes without root; use --network none or root", err)
-	}
-	return p, err
-}
-
-// Link is the host's end of the i-th NIC; see vmm.Linker.
-func (m *machine) Link(i int) *os.File { return m.proc.guard.links[i] }
 
 // args are Firecracker's arguments: names that MicroPod chose, nothing else.
 func (m *machine) args() []string {

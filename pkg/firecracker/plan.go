@@ -58,7 +58,7 @@ func plan(c vmm.Config) ([]Request, error) {
 	for i, n := range c.NICs {
 		// The guest is told the MTU by other means, which every release has.
 		requests = append(requests, PutNetworkInterface(NetworkInterface{
-			IfaceID: "eth" + strconv.Itoa(i), HostDevName: tapName(i), GuestMAC: n.MAC,
+			IfaceID: "eth" + strconv.Itoa(i), HostDevName: tapName(i, n), GuestMAC: n.MAC,
 		}))
 	}
 	return append(requests,

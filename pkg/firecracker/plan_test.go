@@ -75,7 +75,7 @@ func TestPlanDisks(t *testing.T) {
 
 func TestPlanNICs(t *testing.T) {
 	c := planConfig()
-	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", MTU: 65520}, {MAC: "02:00:00:00:00:02", MTU: 1500}}
+	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", MTU: 65520}, {MAC: "02:00:00:00:00:02", MTU: 1500, Device: "mp-0"}}
 	requests, err := plan(c)
 	if err != nil {
 		t.Fatal(err)
@@ -87,14 +87,14 @@ func TestPlanNICs(t *testing.T) {
 		}
 	}
 	want := []string{
-		"/network-interfaces/eth0 " + fmt.Sprint(NetworkInterface{IfaceID: "eth0", HostDevName: "tap0", GuestMAC: "02:00:00:00:00:01"}),
-		"/network-interfaces/eth1 " + fmt.Sprint(NetworkInterface{IfaceID: "eth1", HostDevName: "tap1", GuestMAC: "02:00:00:00:00:02"}),
+		"/network-interfaces/eth0 " + fmt.Sprint(NetworkInterface{IfaceID: "eth0", HostDevName: "tap_0", GuestMAC: "02:00:00:00:00:01"}),
+		"/network-interfaces/eth1 " + fmt.Sprint(NetworkInterface{IfaceID: "eth1", HostDevName: "mp-0", GuestMAC: "02:00:00:00:00:02"}),
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	made := taps(c, 77)
-	if want := []tap{{"tap0", 77, 65520}, {"tap1", 77, 1500}}; !slices.Equal(made, want) {
+	if want := []tap{{"tap_0", 77, 65520, false}, {"mp-0", 77, 1500, true}}; !slices.Equal(made, want) {
 		t.Errorf("taps %v, want %v", made, want)
 	}
 }

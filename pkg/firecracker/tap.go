@@ -24,30 +24,41 @@ type tap struct {
 	Name  string
 	Owner int // user id
 	MTU   int // bytes
+	// Device is one that the driver takes to the host: it has no socket.
+	Device bool
 }
 
-// tapName is the i-th NIC's device.
-func tapName(i int) string { return fmt.Sprintf("tap%d", i) }
+// tapName is the i-th NIC's device. No vmm.NIC.Device has such a name.
+func tapName(i int, n vmm.NIC) string {
+	if n.Device != "" {
+		return n.Device
+	}
+	return fmt.Sprintf("tap_%d", i)
+}
 
 // taps are the devices of a VM whose VMM is the user owner. Pure.
 func taps(c vmm.Config, owner int) []tap {
 	var out []tap
 	for i, n := range c.NICs {
-		out = append(out, tap{Name: tapName(i), Owner: owner, MTU: n.MTU})
+		out = append(out, tap{Name: tapName(i, n), Owner: owner, MTU: n.MTU, Device: n.Device != ""})
 	}
 	return out
 }
 
 // make makes the device and returns its packet socket.
 func (t tap) make() (fd int, err error) {
-	// A device that comes up would get an IPv6 address, and the kernel would
-	// talk to the guest.
-	err = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return -1, fmt.Errorf("keep IPv6 off %s: %w", t.Name, err)
-	}
 	if err := t.create(); err != nil {
-		return -1, fmt.Errorf("make the TAP device %s: %w", t.Name, err)
+		return -1, err
+	}
+	if t.Device {
+		return -1, nil
+	}
+	// A device that comes up would get an IPv6 address, and the kernel would
+	// talk to the guest. Without IPv6 there is no such file, and where /proc/sys
+	// is read-only the guest has to bear it.
+	err = os.WriteFile("/proc/sys/net/ipv6/conf/"+t.Name+"/disable_ipv6", []byte("1"), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EROFS) {
+		return -1, fmt.Errorf("keep IPv6 off %s: %w", t.Name, err)
 	}
 	// Before the socket, which would tell once that the network is down.
 	if err := t.up(); err != nil {
@@ -59,27 +70,21 @@ func (t tap) make() (fd int, err error) {
 	return fd, nil
 }
 
-// create leaves a device that persists until its namespace goes:
-// https://docs.kernel.org/networking/tuntap.html.
+// create leaves a device that persists until its namespace goes: Firecracker
+// opens it by its name.
 func (t tap) create() error {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("/dev/net/tun: %w", err)
-	}
-	defer unix.Close(fd)
-	r, err := unix.NewIfreq(t.Name)
+	f, err := vmm.NewTAP(t.Name, t.MTU)
 	if err != nil {
 		return err
 	}
-	// As Firecracker opens it.
-	r.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, r); err != nil {
-		return err
+	defer f.Close()
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.TUNSETOWNER, t.Owner); err != nil {
+		return fmt.Errorf("give the TAP device %s to user %d: %w", t.Name, t.Owner, err)
 	}
-	if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, t.Owner); err != nil {
-		return fmt.Errorf("give it to user %d: %w", t.Owner, err)
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.TUNSETPERSIST, 1); err != nil {
+		return fmt.Errorf("keep the TAP device %s: %w", t.Name, err)
 	}
-	return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
+	return nil
 }
 
 // open returns a socket of which each read is a frame of the guest, each write
@@ -118,10 +123,6 @@ func (t tap) up() error {
 	if err != nil {
 		return err
 	}
-	r.SetUint32(uint32(t.MTU))
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFMTU, r); err != nil {
-		return fmt.Errorf("set MTU %d: %w", t.MTU, err)
-	}
 	r.SetUint16(unix.IFF_UP)
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r)
 }
@@ -132,7 +133,8 @@ func htons(v uint16) uint16 {
 	return *(*uint16)(unsafe.Pointer(&b))
 }
 
-// makeTaps makes all devices, or none that anybody could use.
+// makeTaps makes all devices, or none that anybody could use, and returns the
+// sockets of those that have one.
 func makeTaps(taps []tap) ([]int, error) {
 	var fds []int
 	for _, t := range taps {
@@ -141,7 +143,9 @@ func makeTaps(taps []tap) ([]int, error) {
 			closeAll(fds)
 			return nil, err
 		}
-		fds = append(fds, fd)
+		if !t.Device {
+			fds = append(fds, fd)
+		}
 	}
 	return fds, nil
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/vmm"
 )
 
 // TestNetworkBeforeBoot: the real Firecracker opens the TAP device that its
@@ -28,8 +30,9 @@ func TestNetworkBeforeBoot(t *testing.T) {
 		f.Close()
 	}
 	c := setup(t)
+	name := tapName(0, vmm.NIC{})
 	socket := filepath.Join(t.TempDir(), "api")
-	s := guardSpec{Taps: []tap{{tapName(0), os.Geteuid(), 65520}}, Command: []string{binary, "--id", c.ID, "--api-sock", socket}, Exec: true}
+	s := guardSpec{Taps: []tap{{Name: name, Owner: os.Geteuid(), MTU: 65520}}, Command: []string{binary, "--id", c.ID, "--api-sock", socket}, Exec: true, Parent: os.Getpid()}
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +51,7 @@ func TestNetworkBeforeBoot(t *testing.T) {
 	}
 	api := NewClient(socket)
 	defer api.Close()
-	put := PutNetworkInterface(NetworkInterface{IfaceID: "eth0", HostDevName: tapName(0), GuestMAC: "02:00:00:00:00:01"})
+	put := PutNetworkInterface(NetworkInterface{IfaceID: "eth0", HostDevName: name, GuestMAC: "02:00:00:00:00:01"})
 	for {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err = api.Do(ctx, put)
@@ -80,7 +83,7 @@ func TestNetworkBeforeBoot(t *testing.T) {
 	if err == nil && ours == theirs {
 		t.Error("firecracker is in our network namespace")
 	}
-	if _, err := net.InterfaceByName(tapName(0)); err == nil {
-		t.Errorf("%s is in our network namespace", tapName(0))
+	if _, err := net.InterfaceByName(name); err == nil {
+		t.Errorf("%s is in our network namespace", name)
 	}
 }

@@ -1,0 +1,113 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// handOver takes the devices of vmm.NIC.Device to the caller's network
+// namespace. Each was made in the guard's and persists there, since Firecracker
+// opens it by its name. From now on it lasts as long as Firecracker has it open,
+// and only then it leaves: at no time could a device of the host outlive us.
+func (m *machine) handOver(context.Context) error {
+	var names []string
+	for _, n := range m.config.NICs {
+		if n.Device != "" {
+			names = append(names, n.Device)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	for _, name := range names {
+		if err := unpersist(m.PID(), name); err != nil {
+			return fmt.Errorf("leave the TAP device %s to firecracker: %w", name, err)
+		}
+	}
+	// The guard is our own child: its number is nobody else's.
+	return moveHere(m.proc.cmd.Process.Pid, names)
+}
+
+// unpersist makes a process's hold on its TAP device the only one.
+func unpersist(pid int, name string) error {
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("open the process: %w", err)
+	}
+	defer unix.Close(process)
+	fd, err := queueOf(pid, name)
+	if err != nil {
+		return err
+	}
+	tun, err := unix.PidfdGetfd(process, fd, 0) // is close-on-exec
+	if err != nil {
+		return fmt.Errorf("get its descriptor: %w", err)
+	}
+	defer unix.Close(tun)
+	r, err := unix.NewIfreq("")
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(tun, unix.TUNGETIFF, r); err != nil || r.Name() != name {
+		return fmt.Errorf("its descriptor %d is %q: %w", fd, r.Name(), errors.Join(err, unix.ESTALE))
+	}
+	return unix.IoctlSetInt(tun, unix.TUNSETPERSIST, 0)
+}
+
+// queueOf is the descriptor by which a process has a TAP device open. Its path
+// may be one of a jail, but what the kernel tells of it is the device's name.
+func queueOf(pid int, name string) (int, error) {
+	dir := fmt.Sprintf("/proc/%d/fdinfo/", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		info, err := os.ReadFile(dir + e.Name())
+		if err == nil && strings.Contains(string(info), "\niff:\t"+name+"\n") {
+			return strconv.Atoi(e.Name())
+		}
+	}
+	return 0, errors.New("it has no such device open")
+}
+
+// moveHere moves devices from a process's network namespace to that of the
+// calling thread.
+func moveHere(pid int, names []string) error {
+	theirs, err := netns.GetFromPid(pid)
+	if err != nil {
+		return fmt.Errorf("open the VMM's network namespace: %w", err)
+	}
+	defer theirs.Close()
+	ours, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return fmt.Errorf("open the network namespace: %w", err)
+	}
+	defer ours.Close()
+	h, err := netlink.NewHandleAt(theirs, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("ask for the VMM's network devices: %w", err)
+	}
+	defer h.Close()
+	for _, name := range names {
+		dev, err := h.LinkByName(name)
+		if err == nil {
+			err = h.LinkSetNsFd(dev, int(ours.Fd()))
+		}
+		if errors.Is(err, unix.EEXIST) {
+			err = fmt.Errorf("there is a device of that name: %w", err)
+		}
+		if err != nil {
+			return fmt.Errorf("move the TAP device %s: %w", name, err)
+		}
+	}
+	return nil
+}
