@@ -50,6 +50,9 @@ func TestFirecracker(t *testing.T) {
 		t.Run("contract in a jail", func(t *testing.T) {
 			b.run(t, host, nil, "firecracker.test", "TestJail.*")
 		})
+		t.Run("devices without a jail", func(t *testing.T) {
+			b.run(t, host, nil, "firecracker.test", "TestContract/^(network|device)$")
+		})
 		t.Run("scripts", func(t *testing.T) {
 			b.run(t, host, nil, "cmd.test", "TestVM")
 		})
