@@ -36,6 +36,9 @@ func setUpNetwork(nics []api.NIC) error {
 		return err
 	}
 	defer unix.Close(fd)
+	if err := takeAddresses(fd, "/sys/class/net", nics); err != nil {
+		return err
+	}
 	if err := nameNICs(fd, nics); err != nil {
 		return err
 	}

@@ -214,7 +214,10 @@ func nics(list []vmm.NIC, r role) []string {
 	var args []string
 	fd := fdNIC
 	for i, n := range list {
-		id := "nic" + strconv.Itoa(i)
+		id, mac := "nic"+strconv.Itoa(i), n.MAC
+		if r == makeState {
+			mac = vmm.TemplateMAC(i)
+		}
 		var link string
 		switch {
 		case n.Device != "":
@@ -228,7 +231,7 @@ func nics(list []vmm.NIC, r role) []string {
 		}
 		args = append(args,
 			"-netdev", link,
-			"-device", fmt.Sprintf("virtio-net-device,bus=virtio-mmio-bus.%d,netdev=%s,mac=%s,host_mtu=%d", busNIC+i, id, n.MAC, n.MTU),
+			"-device", fmt.Sprintf("virtio-net-device,bus=virtio-mmio-bus.%d,netdev=%s,mac=%s,host_mtu=%d", busNIC+i, id, mac, n.MTU),
 		)
 	}
 	return args

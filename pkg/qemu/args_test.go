@@ -128,15 +128,19 @@ func TestArgumentsOfTemplates(t *testing.T) {
 		}
 	}
 	// What the guest sees is the same.
-	var devices [][]string
+	var devices []string
 	for _, r := range []role{boot, makeState, fromState} {
 		args, err := arguments(c, platform{accel: accelTCG, role: r})
 		if err != nil {
 			t.Fatal(err)
 		}
-		devices = append(devices, after(pairs(args), "-device"))
+		text := strings.Join(after(pairs(args), "-device"), " ")
+		for i, n := range c.NICs { // but for addresses, which it changes
+			text = strings.Replace(text, vmm.TemplateMAC(i), n.MAC, 1)
+		}
+		devices = append(devices, text)
 	}
-	if !slices.Equal(devices[0], devices[1]) || !slices.Equal(devices[0], devices[2]) {
+	if devices[0] != devices[1] || devices[0] != devices[2] {
 		t.Errorf("devices differ: %q", devices)
 	}
 }

@@ -52,6 +52,7 @@ func TestTemplateKey(t *testing.T) {
 		"disks":   func(c *vmm.Config, _ *platform) { c.Disks[0].Path = "/other" },
 		"limits":  func(c *vmm.Config, _ *platform) { c.Disks[1].Limits.WriteOps = 100 },
 		"sockets": func(c *vmm.Config, _ *platform) { c.VsockPath, c.Dir, c.ConsolePath = "/x", "/y", "/z" },
+		"address": func(c *vmm.Config, _ *platform) { c.NICs[0].MAC = "02:00:00:00:00:02" },
 		"device":  func(c *vmm.Config, _ *platform) { c.NICs[0].Device = "mp-1" },
 		"counter": func(_ *vmm.Config, p *platform) { p.tscKHz = 2600001 },
 	} {
@@ -64,6 +65,7 @@ func TestTemplateKey(t *testing.T) {
 		"cpus":        func(c *vmm.Config, _ *platform) { c.CPUs++ },
 		"fewer disks": func(c *vmm.Config, _ *platform) { c.Disks = c.Disks[:1] },
 		"writable":    func(c *vmm.Config, _ *platform) { c.Disks[0].ReadOnly = false },
+		"MTU":         func(c *vmm.Config, _ *platform) { c.NICs[0].MTU++ },
 		"no device":   func(c *vmm.Config, _ *platform) { c.NICs[0].Device = "" },
 		"words":       func(c *vmm.Config, _ *platform) { c.Args = []string{"x"} },
 		"sandbox":     func(_ *vmm.Config, p *platform) { p.sandbox = false },

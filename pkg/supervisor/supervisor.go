@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -375,6 +376,10 @@ func (s *supervisor) setup() error {
 	defer cancel()
 	req := s.plan.Setup
 	req.Now = time.Now()
+	req.NICs = slices.Clone(req.NICs)
+	for i := range req.NICs {
+		req.NICs[i].TemplateMAC = vmm.TemplateMAC(i)
+	}
 	reply, err := s.agent.Setup(ctx, req)
 	s.guestPhases(reply.Phases)
 	if err != nil {

@@ -14,6 +14,7 @@ package vmm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 )
 
@@ -88,7 +89,9 @@ const MaxDiskLimit = 1_000_000_000_000_000
 
 // NIC is a network device.
 type NIC struct {
-	// MAC is the device's address, as 02:00:00:00:00:01: unicast, not zero.
+	// MAC is the device's address, as 02:00:00:00:00:01: unicast, not zero. A
+	// guest that goes on from a template may find TemplateMAC in its place, and
+	// has to give the device this one.
 	MAC string
 	// MTU of the link, in bytes, 1280 to 65520.
 	MTU int
@@ -103,6 +106,10 @@ type NIC struct {
 	// VMM in a namespace of its own, root.
 	Device string
 }
+
+// TemplateMAC is the address of the i-th NIC of a template, which VMs with any
+// addresses go on from: a device's address is a part of its saved state.
+func TemplateMAC(i int) string { return fmt.Sprintf("02:00:00:00:fe:%02x", i) }
 
 // Availability says whether a Driver can run here, and why.
 type Availability struct {

@@ -7,8 +7,10 @@ const MaxNICs = 4
 // Nothing of it is found out by the guest: there is no DHCP, and routers'
 // advertisements are not listened to.
 type NIC struct {
-	// MAC names the device.
-	MAC string `json:"mac"`
+	// MAC names the device. If there is one with TemplateMAC instead, that one
+	// gets this address: the guest has gone on from another one's state.
+	MAC         string `json:"mac"`
+	TemplateMAC string `json:"templateMac,omitempty"`
 	// MTU in bytes.
 	MTU int `json:"mtu"`
 	// Address is an IPv4 address with the length of its network's prefix,

@@ -2,6 +2,7 @@ package vmmtest
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -51,8 +52,9 @@ func (s *suite) testDeviceOfTemplate(t *testing.T) {
 	}
 	first := s.deviceConfig(t, wire.ModeServe)
 	first.Templates = t.TempDir()
-	for range 3 { // the second makes the template
+	for i := range 3 { // the second makes the template
 		c := s.deviceConfig(t, wire.ModeServe)
+		c.NICs[0].MAC = fmt.Sprintf("02:00:00:00:00:%02x", 32+i)
 		c.Initrd, c.Templates = first.Initrd, first.Templates
 		v := s.boot(t, c)
 		s.useDevice(t, v)
@@ -69,7 +71,7 @@ func (s *suite) useDevice(t *testing.T, v *vm) {
 	t.Helper()
 	n := v.c.NICs[0]
 	link := packetSocket(t, checkDevice(t, n))
-	if got := v.do(t, "nic %s %d", n.MAC, n.MTU); got != "up" {
+	if got := v.do(t, "nic %s %d %s", n.MAC, n.MTU, vmm.TemplateMAC(0)); got != "up" {
 		t.Fatalf("guest: %s", got)
 	}
 	echoAll(t, link, n)

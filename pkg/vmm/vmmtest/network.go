@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"testing"
 	"time"
@@ -37,9 +38,13 @@ func (s *suite) testNetwork(t *testing.T) {
 // echoAll sends frames of all sizes that a NIC with this MTU takes.
 func echoAll(t *testing.T, link *os.File, n vmm.NIC) {
 	t.Helper()
+	mac, err := net.ParseMAC(n.MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, size := range []int{60, 61, 1514, 9000, n.MTU + 14} {
 		frame := make([]byte, size)
-		copy(frame, "\x02\x00\x00\x00\x00\x15\x02\x00\x00\x00\x00\x02"+wire.EtherType)
+		copy(frame, string(mac)+"\x02\x00\x00\x00\x00\x02"+wire.EtherType)
 		if _, err := io.ReadFull(wire.Pattern(), frame[14:]); err != nil {
 			t.Fatal(err)
 		}

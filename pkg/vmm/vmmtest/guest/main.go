@@ -206,7 +206,7 @@ func execute(ch channel, words []string) (string, error) {
 		_, err = io.CopyN(tty, wire.Pattern(), n)
 		return "", err
 	case "nic":
-		return nic(arg(1), arg(2))
+		return nic(arg(1), arg(2), arg(3))
 	case "features":
 		return features(arg(1))
 	case "cpus":

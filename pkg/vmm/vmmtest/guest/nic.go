@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -13,8 +14,14 @@ import (
 )
 
 // nic brings the network device with an address up and returns every frame of
-// the suite's kind to its sender.
-func nic(mac, mtu string) (string, error) {
+// the suite's kind to its sender. A device that still has its template's address
+// gets its own.
+func nic(mac, mtu, template string) (string, error) {
+	if dev, err := device(template); template != "" && err == nil {
+		if err := readdress(dev.Name, mac); err != nil {
+			return "", fmt.Errorf("give %s the address %s: %w", dev.Name, mac, err)
+		}
+	}
 	dev, err := device(mac)
 	if err != nil {
 		return "", err
@@ -76,6 +83,31 @@ func device(mac string) (net.Interface, error) {
 		}
 	}
 	return net.Interface{}, fmt.Errorf("no device has the address %s", mac)
+}
+
+// readdress gives a device an address: netdevice(7).
+func readdress(device, mac string) error {
+	addr, err := net.ParseMAC(mac)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var r struct {
+		name   [unix.IFNAMSIZ]byte
+		family uint16
+		data   [22]byte
+	}
+	copy(r.name[:], device)
+	r.family = unix.ARPHRD_ETHER
+	copy(r.data[:], addr)
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&r))); e != 0 {
+		return e
+	}
+	return nil
 }
 
 func up(name string, mtu uint32) error {
