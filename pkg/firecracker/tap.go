@@ -74,6 +74,9 @@ func (t tap) make() (fd int, err error) {
 // opens it by its name.
 func (t tap) create() error {
 	f, err := vmm.NewTAP(t.Name, t.MTU)
+	if file := (*fs.PathError)(nil); errors.As(err, &file) {
+		return fmt.Errorf("%w: a network takes this file (modprobe tun, and mode 0666 as udev makes it), or use --network none", err)
+	}
 	if err != nil {
 		return err
 	}
