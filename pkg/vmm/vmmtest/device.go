@@ -2,14 +2,18 @@ package vmmtest
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/pkg/vmm"
@@ -76,6 +80,71 @@ func (s *suite) useDevice(t *testing.T, v *vm) {
 	}
 	echoAll(t, link, n)
 	checkOffloads(t, v.do(t, "features %s", n.MAC))
+	s.testTCP(t, v, link)
+}
+
+// testTCP: the host's kernel gets what the guest sends, in more than the link
+// carries at a time: dividing it is left to who puts it on a wire.
+func (s *suite) testTCP(t *testing.T, v *vm, link *os.File) {
+	t.Helper()
+	dev, err := netlink.LinkByName(link.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 1), Mask: net.CIDRMask(24, 32)}}
+	if err := netlink.AddrAdd(dev, addr); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp4", "192.0.2.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	sum := make(chan string, 1)
+	go func() { sum <- received(l) }()
+	if err := link.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	largest := make(chan int, 1)
+	go func() { largest <- largestFrame(link) }()
+	if got := v.do(t, "send %s 192.0.2.2 %s %d", v.c.NICs[0].MAC, l.Addr(), bulk); got != "sent" {
+		t.Fatalf("guest: %s", got)
+	}
+	if got := <-sum; got != patternSum(bulk) {
+		t.Errorf("over TCP came %s, want %s", got, patternSum(bulk))
+	}
+	if err := link.SetReadDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-largest; got <= v.c.NICs[0].MTU+14 {
+		t.Errorf("the largest frame has %d bytes: the guest divides what it sends", got)
+	}
+}
+
+// received is the sum of what the first client sends, or an error.
+func received(l net.Listener) string {
+	c, err := l.Accept()
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, c); err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// largestFrame reads until the link's deadline.
+func largestFrame(link *os.File) int {
+	buf, largest := make([]byte, 1<<17), 0
+	for {
+		n, err := link.Read(buf)
+		if err != nil {
+			return largest
+		}
+		largest = max(largest, n)
+	}
 }
 
 func (s *suite) deviceConfig(t *testing.T, mode string) vmm.Config {

@@ -207,6 +207,8 @@ func execute(ch channel, words []string) (string, error) {
 		return "", err
 	case "nic":
 		return nic(arg(1), arg(2), arg(3))
+	case "send":
+		return send(arg(1), arg(2), arg(3), arg(4))
 	case "features":
 		return features(arg(1))
 	case "cpus":

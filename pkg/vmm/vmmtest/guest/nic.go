@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"os"
@@ -59,6 +60,46 @@ func nic(mac, mtu, template string) (string, error) {
 		}
 	}()
 	return "up", nil
+}
+
+// send gives the network device with an address of its own one of IPv4, and sends
+// bytes of the pattern to a TCP server.
+func send(mac, from, to, count string) (string, error) {
+	dev, err := device(mac)
+	if err != nil {
+		return "", err
+	}
+	n, err := strconv.ParseInt(count, 10, 64)
+	if err != nil {
+		return "", err
+	}
+	if err := address(dev.Name, from); err != nil {
+		return "", fmt.Errorf("give %s the address %s: %w", dev.Name, from, err)
+	}
+	c, err := net.Dial("tcp4", to)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_, err = io.CopyN(c, wire.Pattern(), n)
+	return "sent", err
+}
+
+// address gives a device an IPv4 address, whose network is of its class.
+func address(device, ip string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq(device)
+	if err != nil {
+		return err
+	}
+	if err := r.SetInet4Addr(net.ParseIP(ip).To4()); err != nil {
+		return err
+	}
+	return unix.IoctlIfreq(fd, unix.SIOCSIFADDR, r)
 }
 
 // features are the virtio features of a network device, as the kernel has them:
