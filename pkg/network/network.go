@@ -12,11 +12,12 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/micropod/micropod/pkg/network/publish"
 	"github.com/micropod/micropod/pkg/network/usernet"
 )
 
-// Port is a published port; see usernet.Port.
-type Port = usernet.Port
+// Port is a published port; see publish.Port.
+type Port = publish.Port
 
 // Plan is the network of one VM. It travels as JSON.
 type Plan struct {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/micropod/micropod/pkg/network/relay"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -26,31 +27,32 @@ const (
 	keepAlive = 2 * time.Minute
 )
 
-// conn is a TCP connection of the guest, seen from here.
+// conn is a TCP connection of the guest, seen from here: a relay.Stream.
 type conn struct {
 	*gonet.TCPConn
-	ep tcpip.Endpoint
-	wq *waiter.Queue
+	ep  tcpip.Endpoint
+	wq  *waiter.Queue
+	ctx context.Context // the network's
 }
 
-func newConn(wq *waiter.Queue, ep tcpip.Endpoint) *conn {
+func (n *Network) newConn(wq *waiter.Queue, ep tcpip.Endpoint) *conn {
 	ep.SocketOptions().SetKeepAlive(true)
 	idle, user := tcpip.KeepaliveIdleOption(keepAlive), tcpip.TCPUserTimeoutOption(userTimeout)
 	ep.SetSockOpt(&idle)
 	ep.SetSockOpt(&user)
-	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq}
+	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq, ctx: n.ctx}
 }
 
-// abort ends the connection by a reset.
-func (c *conn) abort() { c.ep.Abort() }
+// Reset ends the connection by a reset.
+func (c *conn) Reset() { c.ep.Abort() }
 
-// end closes the connection and returns when the stack has no more of it. A
+// Close closes the connection and returns when the stack has no more of it. A
 // guest that does not let it end, by taking nothing, gets a reset.
-func (c *conn) end(ctx context.Context) {
+func (c *conn) Close() error {
 	entry, gone := waiter.NewChannelEntry(waiter.EventHUp)
 	c.wq.EventRegister(&entry)
 	defer c.wq.EventUnregister(&entry)
-	c.Close()
+	err := c.TCPConn.Close()
 	timer := time.NewTimer(lingerTime)
 	defer timer.Stop()
 	for !c.over() {
@@ -58,12 +60,13 @@ func (c *conn) end(ctx context.Context) {
 		case <-gone:
 		case <-timer.C:
 			c.ep.Abort()
-			return
-		case <-ctx.Done():
+			return err
+		case <-c.ctx.Done():
 			c.ep.Abort()
-			return
+			return err
 		}
 	}
+	return err
 }
 
 // over reports whether nothing more is kept for the peer.
@@ -75,11 +78,9 @@ func (c *conn) over() bool {
 	return false
 }
 
-// dialGuest connects a client of a published port to the guest, under the
+// DialTCP connects a client of a published port to the guest, under the
 // client's own address and port where that can be.
-func (n *Network) dialGuest(client netip.AddrPort, port uint16) (*conn, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
-	defer cancel()
+func (n *Network) DialTCP(ctx context.Context, client netip.AddrPort, port uint16) (relay.Stream, error) {
 	to := netip.AddrPortFrom(n.c.Guest.Addr(), port)
 	from := n.policy.source(client)
 	c, err := n.connect(ctx, from, to)
@@ -87,7 +88,10 @@ func (n *Network) dialGuest(client netip.AddrPort, port uint16) (*conn, error) {
 		// Another connection of the client has it, to another port.
 		c, err = n.connect(ctx, netip.AddrPortFrom(from.Addr(), 0), to)
 	}
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 var errInUse = errors.New("address in use")
@@ -122,5 +126,5 @@ func (n *Network) connect(ctx context.Context, from, to netip.AddrPort) (*conn, 
 		ep.Close()
 		return nil, errors.New(terr.String())
 	}
-	return newConn(&wq, ep), nil
+	return n.newConn(&wq, ep), nil
 }

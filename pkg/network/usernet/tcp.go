@@ -3,12 +3,11 @@ package usernet
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/micropod/micropod/pkg/network/relay"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -43,7 +42,7 @@ func (n *Network) outboundTCP(r *tcp.ForwarderRequest) {
 	dst := local(r.ID())
 	if dst == netip.AddrPortFrom(n.c.Gateway, dnsPort) {
 		if c := n.accept(r); c != nil {
-			defer c.end(n.ctx)
+			defer c.Close()
 			n.serveNamesTCP(c)
 		}
 		return
@@ -55,10 +54,12 @@ func (n *Network) outboundTCP(r *tcp.ForwarderRequest) {
 		r.Complete(!errors.Is(err, context.DeadlineExceeded))
 		return
 	}
-	defer out.Close()
-	if c := n.accept(r); c != nil {
-		n.relay(c, out)
+	c := n.accept(r)
+	if c == nil {
+		out.Close()
+		return
 	}
+	relay.Streams(n.ctx, c, relay.TCP{TCPConn: out})
 }
 
 // accept completes the guest's connection; nil if that cannot be.
@@ -74,7 +75,7 @@ func (n *Network) accept(r *tcp.ForwarderRequest) *conn {
 		n.c.Log.Debug("accept connection of the guest", "err", terr)
 		return nil
 	}
-	return newConn(&wq, ep)
+	return n.newConn(&wq, ep)
 }
 
 var errDenied = errors.New("not reachable from a guest")
@@ -96,57 +97,6 @@ func (n *Network) dialHost(to netip.AddrPort) (*net.TCPConn, error) {
 		return nil, errors.Join(err, ctx.Err())
 	}
 	return c.(*net.TCPConn), nil
-}
-
-// stream is a TCP connection of either stack.
-type stream interface {
-	net.Conn
-	CloseWrite() error
-}
-
-// relay copies both ways until both have ended, or one has failed. It ends
-// the guest's connection; the caller closes the host's.
-func (n *Network) relay(guest *conn, host *net.TCPConn) {
-	defer guest.end(n.ctx)
-	// Half a stream must not look like a whole one.
-	fail := func() {
-		reset(host)
-		guest.abort()
-	}
-	stop := context.AfterFunc(n.ctx, fail)
-	defer stop()
-	done := make(chan error, 2)
-	go func() { done <- oneWay(host, guest) }()
-	go func() { done <- oneWay(guest, host) }()
-	if err := <-done; err != nil {
-		fail()
-	}
-	if err := <-done; err != nil {
-		fail()
-	}
-}
-
-func oneWay(dst, src stream) error {
-	_, err := io.Copy(plainWriter{dst}, plainReader{src})
-	if err != nil {
-		return err
-	}
-	if err := dst.CloseWrite(); err != nil && !errors.Is(err, unix.ENOTCONN) {
-		return err
-	}
-	return nil
-}
-
-// plainReader and plainWriter hide what io.Copy would use instead of a buffer.
-type (
-	plainReader struct{ io.Reader }
-	plainWriter struct{ io.Writer }
-)
-
-// reset closes a connection in a way that its peer cannot take for its end.
-func reset(c *net.TCPConn) {
-	c.SetLinger(0)
-	c.Close()
 }
 
 // local is what the guest meant to reach; the stack speaks in its place.

@@ -1,7 +1,9 @@
 package usernet
 
 import (
+	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -120,4 +122,20 @@ func (f *flow) copy(dst, src net.Conn) {
 			return
 		}
 	}
+}
+
+// DialUDP opens a flow of a client of a published port to the guest, under the
+// client's own address where that can be.
+func (n *Network) DialUDP(_ context.Context, client netip.AddrPort, port uint16) (net.Conn, error) {
+	src, dst := full(n.policy.source(client)), full(netip.AddrPortFrom(n.c.Guest.Addr(), port))
+	return gonet.DialUDP(n.stack, &src, &dst, protocol(n.c.Gateway))
+}
+
+// closeWith closes connections at the end of ctx.
+func closeWith(ctx context.Context, list ...io.Closer) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		for _, c := range list {
+			c.Close()
+		}
+	})
 }

@@ -8,8 +8,8 @@
 // to ARP, NDP and ping exist; what a guest may reach is decided for each
 // connection, in policy.go.
 //
-// Lifecycle: New binds the published ports, Attach joins the guest's NIC,
-// Close frees all. Methods are safe for concurrent use.
+// Lifecycle: New binds the published ports, Attach joins the guest's NIC and
+// lets clients in, Close frees all. Methods are safe for concurrent use.
 package usernet
 
 import (
@@ -22,6 +22,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/micropod/micropod/pkg/network/publish"
 	gvisor "gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -48,7 +49,7 @@ type Config struct {
 	// MTU of the link, in bytes, 1280 to 65520.
 	MTU int
 	// Ports are published on the host.
-	Ports []Port
+	Ports []publish.Port
 	// Resolvers are those that answer the guest's questions for names, the
 	// first that can. It is called for each question: a host moves.
 	Resolvers func() []netip.AddrPort
@@ -84,16 +85,15 @@ type Network struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	streams, flows, clients, queries limit
+	streams, flows, queries limit
+	ports                   *publish.Server
 
 	// reroute is the last word on where a connection of the guest goes. Tests
 	// have servers on loopback only.
 	reroute func(netip.AddrPort) netip.AddrPort
 
-	mu        sync.Mutex
-	closers   []func() error // listeners of published ports
-	published []Port
-	wire      *wire // nil before Attach
+	mu   sync.Mutex
+	wire *wire // nil before Attach
 }
 
 // New makes the network and listens on the published ports. An error names the
@@ -102,11 +102,16 @@ func New(c Config) (*Network, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
+	ports, err := publish.Listen(c.Ports, publish.Limits{Streams: maxClients, Flows: maxClients}, c.Log)
+	if err != nil {
+		return nil, err
+	}
 	n := &Network{
 		c:       c,
+		ports:   ports,
 		policy:  policy{gateway: c.Gateway, host: c.Host, guest: c.Guest},
 		reroute: func(to netip.AddrPort) netip.AddrPort { return to },
-		streams: newLimit(maxStreams), flows: newLimit(maxFlows), clients: newLimit(maxClients), queries: newLimit(maxQueries),
+		streams: newLimit(maxStreams), flows: newLimit(maxFlows), queries: newLimit(maxQueries),
 	}
 	// Its own log tells of each odd packet, which a guest can make any number of.
 	gvisor.SetLevel(gvisor.Warning)
@@ -123,12 +128,6 @@ func New(c Config) (*Network, error) {
 	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &receive)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.tcpForwarder().HandlePacket)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(n.stack, n.outboundUDP).HandlePacket)
-	for _, p := range c.Ports {
-		if err := n.publish(p); err != nil {
-			n.Close()
-			return nil, err
-		}
-	}
 	return n, nil
 }
 
@@ -181,7 +180,7 @@ func (n *Network) Attach(link *os.File) error {
 		}
 	})
 	n.wg.Go(func() { w.send(n.ctx) })
-	return nil
+	return n.ports.Serve(n)
 }
 
 // join puts the link into the stack, which from then on takes every address
@@ -226,24 +225,17 @@ func (n *Network) begin() bool {
 }
 
 // Published lists the ports with the numbers that the host chose.
-func (n *Network) Published() []Port {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return append([]Port(nil), n.published...)
-}
+func (n *Network) Published() []publish.Port { return n.ports.Ports() }
 
 // Close ends every connection and frees every port. Idempotent.
 func (n *Network) Close() {
 	n.mu.Lock()
 	n.cancel()
-	for _, f := range n.closers {
-		f()
-	}
-	n.closers = nil
 	if n.wire != nil {
 		n.wire.file.Close()
 	}
 	n.mu.Unlock()
+	n.ports.Close()
 	n.stack.Destroy()
 	n.wg.Wait()
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micropod/micropod/pkg/network/publish"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -127,7 +128,12 @@ func echo(t *testing.T) uint16 {
 	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
-func exchange(t *testing.T, c stream, text string) string {
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+func exchange(t *testing.T, c halfCloser, text string) string {
 	t.Helper()
 	defer c.Close()
 	if _, err := io.WriteString(c, text); err != nil {
@@ -204,7 +210,7 @@ func TestHostBehindGateway(t *testing.T) {
 }
 
 func TestPublishedTCP(t *testing.T) {
-	n, guest := network(t, Config{Ports: []Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}}})
+	n, guest := network(t, Config{Ports: []publish.Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}}})
 	l, err := gonet.ListenTCP(guest, tcpip.FullAddress{NIC: nic, Port: 80}, ipv4.ProtocolNumber)
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +241,7 @@ func TestPublishedTCP(t *testing.T) {
 }
 
 func TestPublishedToNobody(t *testing.T) {
-	n, _ := network(t, Config{Ports: []Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}}})
+	n, _ := network(t, Config{Ports: []publish.Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}}})
 	c, err := net.Dial("tcp", n.Published()[0].Host.String())
 	if err == nil {
 		defer c.Close()
@@ -254,7 +260,7 @@ func TestPortTaken(t *testing.T) {
 	defer l.Close()
 	c := Config{
 		Guest: guestNet, Gateway: gateway, GatewayMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, MTU: 1500,
-		Ports: []Port{
+		Ports: []publish.Port{
 			{Proto: "udp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 1},
 			{Proto: "tcp", Host: netip.MustParseAddrPort(l.Addr().String()), Guest: 80},
 		},
@@ -266,7 +272,7 @@ func TestPortTaken(t *testing.T) {
 }
 
 func TestEveryAddress(t *testing.T) {
-	n, guest := network(t, Config{Ports: []Port{{Proto: "tcp", Host: netip.MustParseAddrPort("0.0.0.0:0"), Any: true, Guest: 80}}})
+	n, guest := network(t, Config{Ports: []publish.Port{{Proto: "tcp", Host: netip.MustParseAddrPort("0.0.0.0:0"), Any: true, Guest: 80}}})
 	l, err := gonet.ListenTCP(guest, tcpip.FullAddress{NIC: nic, Port: 80}, ipv4.ProtocolNumber)
 	if err != nil {
 		t.Fatal(err)
@@ -304,7 +310,7 @@ func TestPortOfRange(t *testing.T) {
 	}
 	defer l.Close()
 	at := netip.MustParseAddrPort(l.Addr().String())
-	n, _ := network(t, Config{Ports: []Port{{Proto: "tcp", Host: at, HostEnd: at.Port() + 50, Guest: 80}}})
+	n, _ := network(t, Config{Ports: []publish.Port{{Proto: "tcp", Host: at, HostEnd: at.Port() + 50, Guest: 80}}})
 	if got := n.Published()[0]; got.Host.Port() <= at.Port() || got.Host.Port() > at.Port()+50 {
 		t.Errorf("published on %s, want one of the 50 after %s", got, at)
 	}
@@ -328,7 +334,7 @@ func TestUDP(t *testing.T) {
 }
 
 func TestPublishedUDP(t *testing.T) {
-	n, guest := network(t, Config{Ports: []Port{{Proto: "udp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 53}}})
+	n, guest := network(t, Config{Ports: []publish.Port{{Proto: "udp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 53}}})
 	server, err := gonet.DialUDP(guest, &tcpip.FullAddress{NIC: nic, Port: 53}, nil, ipv4.ProtocolNumber)
 	if err != nil {
 		t.Fatal(err)
@@ -519,7 +525,7 @@ func TestGuestThatTakesNothing(t *testing.T) {
 
 // One client socket talks to two published ports.
 func TestSamePortOfClient(t *testing.T) {
-	n, guest := network(t, Config{Ports: []Port{
+	n, guest := network(t, Config{Ports: []publish.Port{
 		{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80},
 		{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 81},
 	}})
@@ -530,11 +536,11 @@ func TestSamePortOfClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		go l.Accept()
-		c, err := n.dialGuest(client, port)
+		c, err := n.DialTCP(t.Context(), client, port)
 		if err != nil {
 			t.Fatalf("port %d: %v", port, err)
 		}
-		defer c.Close()
+		defer c.Reset()
 	}
 }
 
