@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/micropod/micropod/pkg/network/nameserver"
 	"github.com/micropod/micropod/pkg/network/publish"
 	"github.com/micropod/micropod/pkg/network/usernet"
 )
@@ -99,9 +100,30 @@ func HostNetworks() []netip.Prefix {
 	return out
 }
 
-// hostNames are answered with the gateway's address, which stands for the host.
-func hostNames() []string {
-	return []string{"host.docker.internal.", "gateway.docker.internal.", "host.micropod.internal."}
+// hostName reports whether a name is the host's: the gateway's address stands
+// for it.
+func hostName(name string) bool {
+	switch name {
+	case "host.docker.internal", "gateway.docker.internal", "host.micropod.internal":
+		return true
+	}
+	return false
+}
+
+// maxQueries is how many questions of a guest for names may be with the host's
+// name servers at the same time.
+const maxQueries = 64
+
+// names is the guest's name server: the host's names, and what the host's name
+// servers know.
+func (p Plan) names(log *slog.Logger) *nameserver.Server {
+	return nameserver.New(nameserver.Config{
+		Upstreams: func() []netip.AddrPort { return resolvers(resolvConf) },
+		Lookup: func(name string) ([]netip.Addr, bool) {
+			return []netip.Addr{p.Gateway}, hostName(name)
+		},
+		Queries: maxQueries, Log: log,
+	})
 }
 
 // Start makes the network of a plan: its ports are taken when it returns. The
@@ -113,7 +135,7 @@ func (p Plan) Start(log *slog.Logger) (*usernet.Network, error) {
 	}
 	return usernet.New(usernet.Config{
 		Guest: p.Guest, Gateway: p.Gateway, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
-		Resolvers: func() []netip.AddrPort { return resolvers(resolvConf) }, Names: hostNames(), Host: hostAddress, Log: log,
+		Names: p.names(log), Host: hostAddress, Log: log,
 	})
 }
 

@@ -42,8 +42,7 @@ func (n *Network) outboundTCP(r *tcp.ForwarderRequest) {
 	dst := local(r.ID())
 	if dst == netip.AddrPortFrom(n.c.Gateway, dnsPort) {
 		if c := n.accept(r); c != nil {
-			defer c.Close()
-			n.serveNamesTCP(c)
+			n.c.Names.ServeConn(n.ctx, c)
 		}
 		return
 	}

@@ -27,9 +27,8 @@ const maxDatagram = 65507
 // take is answered with "port unreachable".
 func (n *Network) outboundUDP(r *udp.ForwarderRequest) bool {
 	dst := local(r.ID())
-	names := dst == netip.AddrPortFrom(n.c.Gateway, dnsPort)
 	to, ok := n.policy.target(dst)
-	if !names && !ok {
+	if !ok {
 		return false
 	}
 	if !n.flows.take() {
@@ -45,10 +44,6 @@ func (n *Network) outboundUDP(r *udp.ForwarderRequest) bool {
 	n.wg.Go(func() {
 		defer n.flows.give()
 		defer guest.Close()
-		if names {
-			n.serveNames(guest)
-			return
-		}
 		host, err := n.dialUDP(to)
 		if err != nil {
 			n.c.Log.Debug("flow of the guest refused", "to", to, "err", err)

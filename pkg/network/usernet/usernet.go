@@ -22,9 +22,11 @@ import (
 	"os"
 	"sync"
 
+	"github.com/micropod/micropod/pkg/network/nameserver"
 	"github.com/micropod/micropod/pkg/network/publish"
 	gvisor "gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
@@ -50,12 +52,8 @@ type Config struct {
 	MTU int
 	// Ports are published on the host.
 	Ports []publish.Port
-	// Resolvers are those that answer the guest's questions for names, the
-	// first that can. It is called for each question: a host moves.
-	Resolvers func() []netip.AddrPort
-	// Names are answered with the gateway's address, in lower case with a
-	// final dot.
-	Names []string
+	// Names answers the guest's questions at port 53 of the gateway.
+	Names *nameserver.Server
 	// Host is the address of the host that the gateway stands for; invalid for
 	// none. It is called for each connection. A loopback address is not used:
 	// what listens there only is not meant for others.
@@ -70,7 +68,6 @@ const (
 	maxStreams = 512 // TCP connections from the guest
 	maxFlows   = 256 // UDP flows from the guest
 	maxClients = 512 // TCP connections and UDP flows to published ports
-	maxQueries = 64  // questions for names
 )
 
 const nic tcpip.NICID = 1
@@ -85,8 +82,8 @@ type Network struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	streams, flows, queries limit
-	ports                   *publish.Server
+	streams, flows limit
+	ports          *publish.Server
 
 	// reroute is the last word on where a connection of the guest goes. Tests
 	// have servers on loopback only.
@@ -111,7 +108,7 @@ func New(c Config) (*Network, error) {
 		ports:   ports,
 		policy:  policy{gateway: c.Gateway, host: c.Host, guest: c.Guest},
 		reroute: func(to netip.AddrPort) netip.AddrPort { return to },
-		streams: newLimit(maxStreams), flows: newLimit(maxFlows), queries: newLimit(maxQueries),
+		streams: newLimit(maxStreams), flows: newLimit(maxFlows),
 	}
 	// Its own log tells of each odd packet, which a guest can make any number of.
 	gvisor.SetLevel(gvisor.Warning)
@@ -143,11 +140,11 @@ func (c *Config) check() error {
 	if c.Host == nil {
 		c.Host = func() netip.Addr { return netip.Addr{} }
 	}
-	if c.Resolvers == nil {
-		c.Resolvers = func() []netip.AddrPort { return nil }
-	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Names == nil {
+		c.Names = nameserver.New(nameserver.Config{Log: c.Log})
 	}
 	return nil
 }
@@ -210,6 +207,20 @@ func (n *Network) join(ep stack.LinkEndpoint) error {
 		return fmt.Errorf("user network: %w", err)
 	}
 	n.stack.SetRouteTable([]tcpip.Route{everything(guest)})
+	return n.serveNames()
+}
+
+// dnsPort is where the guest finds the gateway's name server. What comes there
+// by TCP is seen by the forwarder, as all connections are.
+const dnsPort = 53
+
+func (n *Network) serveNames() error {
+	at := full(netip.AddrPortFrom(n.c.Gateway, dnsPort))
+	c, err := gonet.DialUDP(n.stack, &at, nil, protocol(n.c.Gateway))
+	if err != nil {
+		return fmt.Errorf("user network: name server: %w", err)
+	}
+	n.wg.Go(func() { n.c.Names.ServePacket(n.ctx, c) })
 	return nil
 }
 

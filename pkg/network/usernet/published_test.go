@@ -1,0 +1,161 @@
+package usernet
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/micropod/micropod/pkg/network/publish"
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+)
+
+func TestPublishedTCP(t *testing.T) {
+	n, guest := network(t, Config{Ports: []publish.Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}}})
+	l, err := gonet.ListenTCP(guest, tcpip.FullAddress{NIC: nic, Port: 80}, ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := make(chan string, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		from <- c.RemoteAddr().String()
+		b, _ := io.ReadAll(c)
+		c.Write(append([]byte("guest "), b...))
+		c.Close()
+	}()
+	at := n.Published()[0].Host
+	c, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := exchange(t, c.(*net.TCPConn), "hello"); got != "guest hello" {
+		t.Errorf("got %q", got)
+	}
+	// A client on loopback must not look like one inside the guest.
+	if got := netip.MustParseAddrPort(<-from); got.Addr() != gateway {
+		t.Errorf("the guest saw %s, want the gateway", got)
+	}
+}
+
+func TestPublishedToNobody(t *testing.T) {
+	n, _ := network(t, Config{Ports: []publish.Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}}})
+	c, err := net.Dial("tcp", n.Published()[0].Host.String())
+	if err == nil {
+		defer c.Close()
+		_, err = c.Read(make([]byte, 1))
+	}
+	if !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("read: %v, want a reset", err)
+	}
+}
+
+func TestPortTaken(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := Config{
+		Guest: guestNet, Gateway: gateway, GatewayMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, MTU: 1500,
+		Ports: []publish.Port{
+			{Proto: "udp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 1},
+			{Proto: "tcp", Host: netip.MustParseAddrPort(l.Addr().String()), Guest: 80},
+		},
+	}
+	_, err = New(c)
+	if want := "publish " + l.Addr().String() + "/tcp: port is already allocated"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %q", err, want)
+	}
+}
+
+func TestEveryAddress(t *testing.T) {
+	n, guest := network(t, Config{Ports: []publish.Port{{Proto: "tcp", Host: netip.MustParseAddrPort("0.0.0.0:0"), Any: true, Guest: 80}}})
+	l, err := gonet.ListenTCP(guest, tcpip.FullAddress{NIC: nic, Port: 80}, ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.Copy(c, c)
+			c.Close()
+		}
+	}()
+	port := n.Published()[0].Host.Port()
+	for _, a := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
+		at := netip.AddrPortFrom(netip.MustParseAddr(a), port)
+		c, err := net.Dial("tcp", at.String())
+		if a == "::1" && errors.Is(err, unix.EADDRNOTAVAIL) {
+			continue // this host has no IPv6
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := exchange(t, c.(*net.TCPConn), a); got != a {
+			t.Errorf("%s: got %q", at, got)
+		}
+	}
+}
+
+func TestPortOfRange(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	at := netip.MustParseAddrPort(l.Addr().String())
+	n, _ := network(t, Config{Ports: []publish.Port{{Proto: "tcp", Host: at, HostEnd: at.Port() + 50, Guest: 80}}})
+	if got := n.Published()[0]; got.Host.Port() <= at.Port() || got.Host.Port() > at.Port()+50 {
+		t.Errorf("published on %s, want one of the 50 after %s", got, at)
+	}
+}
+
+func TestPublishedUDP(t *testing.T) {
+	n, guest := network(t, Config{Ports: []publish.Port{{Proto: "udp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 53}}})
+	server, err := gonet.DialUDP(guest, &tcpip.FullAddress{NIC: nic, Port: 53}, nil, ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go echoDatagrams(server)
+	for range 3 {
+		c, err := net.Dial("udp", n.Published()[0].Host.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		datagram(t, c, "question")
+		datagram(t, c, "another")
+		c.Close()
+	}
+}
+
+// One client socket talks to two published ports.
+func TestSamePortOfClient(t *testing.T) {
+	n, guest := network(t, Config{Ports: []publish.Port{
+		{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80},
+		{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 81},
+	}})
+	client := netip.MustParseAddrPort("192.0.2.9:5000")
+	for _, port := range []uint16{80, 81} {
+		l, err := gonet.ListenTCP(guest, tcpip.FullAddress{NIC: nic, Port: port}, ipv4.ProtocolNumber)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go l.Accept()
+		c, err := n.DialTCP(t.Context(), client, port)
+		if err != nil {
+			t.Fatalf("port %d: %v", port, err)
+		}
+		defer c.Reset()
+	}
+}
