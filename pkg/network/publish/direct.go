@@ -26,8 +26,12 @@ func (g Direct) DialTCP(ctx context.Context, _ netip.AddrPort, port uint16) (rel
 }
 
 // DialUDP implements Dialer.
-func (g Direct) DialUDP(ctx context.Context, _ netip.AddrPort, port uint16) (net.Conn, error) {
-	return g.dial(ctx, "udp", port)
+func (g Direct) DialUDP(ctx context.Context, _ netip.AddrPort, port uint16) (relay.Socket, error) {
+	c, err := g.dial(ctx, "udp", port)
+	if err != nil {
+		return nil, err
+	}
+	return relay.UDP{UDPConn: c.(*net.UDPConn)}, nil
 }
 
 func (g Direct) dial(ctx context.Context, proto string, port uint16) (net.Conn, error) {

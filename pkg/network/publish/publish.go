@@ -46,7 +46,7 @@ func (p Port) String() string { return fmt.Sprintf("%s/%s", p.Host, p.Proto) }
 // the guest should see where that can be. ctx bounds the call only.
 type Dialer interface {
 	DialTCP(ctx context.Context, client netip.AddrPort, port uint16) (relay.Stream, error)
-	DialUDP(ctx context.Context, client netip.AddrPort, port uint16) (net.Conn, error)
+	DialUDP(ctx context.Context, client netip.AddrPort, port uint16) (relay.Socket, error)
 }
 
 // dialTimeout bounds the wait for a guest.
@@ -55,13 +55,14 @@ const dialTimeout = 30 * time.Second
 // Limits of what clients may have at the same time.
 type Limits struct {
 	Streams int // TCP connections; one more is reset
-	Flows   int // UDP flows; one more is lost
+	Flows   int // UDP flows; one more ends another: see relay.Flows
 }
 
 // Server is a set of published ports.
 type Server struct {
-	log            *slog.Logger
-	streams, flows *semaphore.Weighted
+	log     *slog.Logger
+	streams *semaphore.Weighted
+	flows   *relay.Flows
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -82,7 +83,7 @@ type socket interface {
 // Listen takes the ports. An error names the one that cannot be had; then
 // nothing is left behind.
 func Listen(ports []Port, l Limits, log *slog.Logger) (*Server, error) {
-	s := &Server{log: log, streams: semaphore.NewWeighted(int64(l.Streams)), flows: semaphore.NewWeighted(int64(l.Flows))}
+	s := &Server{log: log, streams: semaphore.NewWeighted(int64(l.Streams)), flows: relay.NewFlows(l.Flows)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, p := range ports {
 		if err := s.take(p); err != nil {
@@ -127,7 +128,12 @@ func open(p Port) (socket, Port, error) {
 		if err != nil {
 			return nil, p, err
 		}
-		return &packets{c}, bound(p, c.LocalAddr()), nil
+		sock, err := newPackets(c)
+		if err != nil {
+			c.Close()
+			return nil, p, err
+		}
+		return sock, bound(p, c.LocalAddr()), nil
 	}
 	return nil, p, errors.New("unknown protocol")
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -184,5 +185,50 @@ func TestCloseWithClients(t *testing.T) {
 	s.Close()
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("the client saw %v", err)
+	}
+}
+
+// counter counts lines of a log.
+type counter struct{ lines chan string }
+
+func (c counter) Write(b []byte) (int, error) {
+	c.lines <- string(b)
+	return len(b), nil
+}
+
+// Out of descriptors, the server says so once and serves those who wait when
+// there are some again.
+func TestOutOfDescriptors(t *testing.T) {
+	log := counter{make(chan string, 100)}
+	s, err := Listen([]Port{{Proto: "tcp", Host: anyPort, Guest: guest(t, echo)}}, Limits{Streams: 1}, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := dial(t, s)
+	c.Write([]byte("x"))
+	c.CloseWrite()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	restore := func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &was) }
+	defer restore()
+	if err := s.Serve(Direct(loopback)); err != nil {
+		t.Fatal(err)
+	}
+	if line := <-log.lines; !strings.Contains(line, "too many open files") {
+		t.Errorf("log: %s", line)
+	}
+	time.Sleep(200 * time.Millisecond) // some more tries
+	restore()
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+	if n := len(log.lines); n > 0 {
+		t.Errorf("%d more lines, first %s", n, <-log.lines)
 	}
 }

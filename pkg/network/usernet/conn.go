@@ -15,7 +15,7 @@ import (
 
 const (
 	// bufferSize bounds what the stack keeps of one connection, each way, in
-	// bytes: a guest may have maxStreams of them, and take nothing.
+	// bytes: a guest may have limits.streams of them, and take nothing.
 	bufferSize = 256 << 10
 	// lingerTime is how long a connection that has ended on our side may take to
 	// end on the guest's. Until then it counts as one.

@@ -55,7 +55,7 @@ func ask(t *testing.T, c net.Conn, proto, name string) dnsmessage.Message {
 	if _, err := c.Write(b); err != nil {
 		t.Fatal(err)
 	}
-	buf := make([]byte, maxDatagram)
+	buf := make([]byte, 512)
 	k, err := c.Read(buf)
 	if err != nil {
 		t.Fatal(err)

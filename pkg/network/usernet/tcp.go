@@ -21,17 +21,17 @@ const dialTimeout = 30 * time.Second
 // as many of them as there may be connections: what is beyond is not answered,
 // and comes again. The stack calls the handler in a goroutine of its own.
 func (n *Network) tcpForwarder() *tcp.Forwarder {
-	return tcp.NewForwarder(n.stack, bufferSize, maxStreams, func(r *tcp.ForwarderRequest) {
+	return tcp.NewForwarder(n.stack, bufferSize, n.limits.streams, func(r *tcp.ForwarderRequest) {
 		if !n.begin() {
 			r.Complete(true)
 			return
 		}
 		defer n.wg.Done()
-		if !n.streams.take() {
+		if !n.streams.TryAcquire(1) {
 			r.Complete(true)
 			return
 		}
-		defer n.streams.give()
+		defer n.streams.Release(1)
 		n.outboundTCP(r)
 	})
 }

@@ -96,27 +96,25 @@ func TestGuestThatTakesNothing(t *testing.T) {
 		c.CloseWrite()
 		all = append(all, c)
 	}
-	if got := len(n.streams); got != len(all) {
-		t.Errorf("%d places for %d connections that are not over", got, len(all))
+	free := int64(n.limits.streams - len(all))
+	if !n.streams.TryAcquire(free) || n.streams.TryAcquire(1) {
+		t.Errorf("not one place for each of %d connections that are not over", len(all))
 	}
+	n.streams.Release(free)
 	n.Close()
-	if got := len(n.streams); got != 0 {
-		t.Errorf("%d places after the end", got)
+	if !n.streams.TryAcquire(int64(n.limits.streams)) {
+		t.Error("places are taken after the end")
 	}
 }
 
 func TestLimitOfStreams(t *testing.T) {
 	n, guest := network(t, Config{})
-	for range maxStreams {
-		n.streams.take()
-	}
+	n.streams.TryAcquire(int64(n.limits.streams))
 	if c, err := dialFrom(t, guest, netip.AddrPortFrom(elsewhere, echo(t))); err == nil {
 		c.Close()
 		t.Error("one more connection than the limit")
 	}
-	for range maxStreams {
-		n.streams.give()
-	}
+	n.streams.Release(int64(n.limits.streams))
 	c, err := dialFrom(t, guest, netip.AddrPortFrom(elsewhere, echo(t)))
 	if err != nil {
 		t.Fatalf("after the limit: %v", err)

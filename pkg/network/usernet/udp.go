@@ -3,134 +3,159 @@ package usernet
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
-	"sync/atomic"
+	"os"
 	"syscall"
 	"time"
 
+	"github.com/micropod/micropod/pkg/network/relay"
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// flowIdle ends a UDP flow in which nothing has moved; RFC 4787, REQ-5, wants
-// two minutes at least.
-const flowIdle = 2 * time.Minute
-
-// maxDatagram is the largest payload of UDP.
-const maxDatagram = 65507
-
 // outboundUDP sees the first packet of each flow of the guest. What it does not
 // take is answered with "port unreachable".
 func (n *Network) outboundUDP(r *udp.ForwarderRequest) bool {
-	dst := local(r.ID())
-	to, ok := n.policy.target(dst)
+	to, ok := n.policy.target(local(r.ID()))
 	if !ok {
 		return false
-	}
-	if !n.flows.take() {
-		return true // as a full queue does: not a word
 	}
 	var wq waiter.Queue
 	ep, err := r.CreateEndpoint(&wq)
 	if err != nil {
-		n.flows.give()
 		return false
 	}
-	guest := gonet.NewUDPConn(&wq, ep)
-	n.wg.Go(func() {
-		defer n.flows.give()
-		defer guest.Close()
+	guest := newDatagrams(&wq, ep)
+	if !n.begin() {
+		guest.Close()
+		return true
+	}
+	go func() {
+		defer n.wg.Done()
 		host, err := n.dialUDP(to)
 		if err != nil {
 			n.c.Log.Debug("flow of the guest refused", "to", to, "err", err)
+			guest.Close()
 			return
 		}
-		n.relayFlow(guest, host)
-	})
+		n.relayFlow(guest, host, to.Port())
+	}()
 	return true
 }
 
 // dialUDP connects a socket that cannot broadcast: Go's may, and whether an
 // address is one depends on the host's networks.
-func (n *Network) dialUDP(to netip.AddrPort) (net.Conn, error) {
+func (n *Network) dialUDP(to netip.AddrPort) (relay.UDP, error) {
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0) })
 		return errors.Join(cerr, err)
 	}}
-	return d.DialContext(n.ctx, "udp", n.reroute(to).String())
+	c, err := d.DialContext(n.ctx, "udp", n.reroute(to).String())
+	if err != nil {
+		return relay.UDP{}, err
+	}
+	return relay.UDP{UDPConn: c.(*net.UDPConn)}, nil
 }
 
-// relayFlow copies datagrams both ways until nothing has moved for a while, or
-// one side is gone. It closes both.
-func (n *Network) relayFlow(a, b net.Conn) {
-	f := flow{ends: [2]net.Conn{a, b}}
-	f.moved()
-	stop := closeWith(n.ctx, a, b)
-	defer stop()
+// relayFlow copies datagrams both ways until the flow is over.
+func (n *Network) relayFlow(guest *datagrams, host relay.UDP, port uint16) {
+	f := n.flows.Open(port, func() {
+		guest.Close()
+		host.Close()
+	})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.copy(b, a)
+		f.Copy(n.ctx, host, guest, false)
 	}()
-	f.copy(a, b)
+	f.Copy(n.ctx, guest, host, true)
 	<-done
 }
 
-// flow is two ends of datagrams.
-type flow struct {
-	ends [2]net.Conn
-	last atomic.Int64 // when something moved, nanoseconds since 1970
+// datagrams is a UDP flow of the guest, seen from here: a relay.Socket.
+type datagrams struct {
+	*gonet.UDPConn
+	ep tcpip.Endpoint
+	wq *waiter.Queue
 }
 
-func (f *flow) moved() { f.last.Store(time.Now().UnixNano()) }
-
-// left is how long the flow may still be silent.
-func (f *flow) left() time.Duration {
-	return flowIdle - time.Duration(time.Now().UnixNano()-f.last.Load())
+func newDatagrams(wq *waiter.Queue, ep tcpip.Endpoint) *datagrams {
+	return &datagrams{UDPConn: gonet.NewUDPConn(wq, ep), ep: ep, wq: wq}
 }
 
-// copy moves datagrams from src to dst; at its end it closes both.
-func (f *flow) copy(dst, src net.Conn) {
-	defer f.ends[0].Close()
-	defer f.ends[1].Close()
-	buf := make([]byte, maxDatagram)
+// Receive implements relay.Socket.
+func (d *datagrams) Receive(until time.Time, buffers *relay.Buffers, f func([]byte) error) error {
+	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp)
+	d.wq.EventRegister(&entry)
+	defer d.wq.EventUnregister(&entry)
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
 	for {
-		left := f.left()
-		if left <= 0 {
-			return
+		if empty, err := d.receive(buffers, f); !empty {
+			return err
 		}
-		src.SetReadDeadline(time.Now().Add(left))
-		k, err := src.Read(buf)
-		if ne, ok := err.(net.Error); ok && ne.Timeout() {
-			continue // the other way may have moved
-		}
-		if err != nil {
-			return
-		}
-		f.moved()
-		if _, err := dst.Write(buf[:k]); err != nil {
-			return
+		select {
+		case <-ready:
+		case <-timer.C:
+			return os.ErrDeadlineExceeded
 		}
 	}
 }
 
-// DialUDP opens a flow of a client of a published port to the guest, under the
-// client's own address where that can be.
-func (n *Network) DialUDP(_ context.Context, client netip.AddrPort, port uint16) (net.Conn, error) {
-	src, dst := full(n.policy.source(client)), full(netip.AddrPortFrom(n.c.Guest.Addr(), port))
-	return gonet.DialUDP(n.stack, &src, &dst, protocol(n.c.Gateway))
-}
-
-// closeWith closes connections at the end of ctx.
-func closeWith(ctx context.Context, list ...io.Closer) (stop func() bool) {
-	return context.AfterFunc(ctx, func() {
-		for _, c := range list {
-			c.Close()
+// receive gives f the next datagram, if there is one.
+func (d *datagrams) receive(buffers *relay.Buffers, f func([]byte) error) (empty bool, err error) {
+	buffers.With(func(b []byte) {
+		w := tcpip.SliceWriter(b)
+		r, terr := d.ep.Read(&w, tcpip.ReadOptions{})
+		switch terr.(type) {
+		case nil:
+			err = f(b[:r.Count])
+		case *tcpip.ErrWouldBlock:
+			empty = true
+		default:
+			err = errors.New(terr.String())
 		}
 	})
+	return empty, err
+}
+
+// DialUDP opens a flow of a client of a published port to the guest, under the
+// client's own address and port where that can be.
+func (n *Network) DialUDP(_ context.Context, client netip.AddrPort, port uint16) (relay.Socket, error) {
+	from, to := n.policy.source(client), netip.AddrPortFrom(n.c.Guest.Addr(), port)
+	d, err := n.connectUDP(from, to)
+	if errors.Is(err, errInUse) {
+		// Another flow of the client has it.
+		d, err = n.connectUDP(netip.AddrPortFrom(from.Addr(), 0), to)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (n *Network) connectUDP(from, to netip.AddrPort) (*datagrams, error) {
+	var wq waiter.Queue
+	ep, terr := n.stack.NewEndpoint(udp.ProtocolNumber, protocol(to.Addr()), &wq)
+	if terr != nil {
+		return nil, errors.New(terr.String())
+	}
+	terr = ep.Bind(full(from))
+	if _, ok := terr.(*tcpip.ErrPortInUse); ok {
+		ep.Close()
+		return nil, errInUse
+	}
+	if terr == nil {
+		terr = ep.Connect(full(to))
+	}
+	if terr != nil {
+		ep.Close()
+		return nil, errors.New(terr.String())
+	}
+	return newDatagrams(&wq, ep), nil
 }

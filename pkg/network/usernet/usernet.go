@@ -24,6 +24,8 @@ import (
 
 	"github.com/micropod/micropod/pkg/network/nameserver"
 	"github.com/micropod/micropod/pkg/network/publish"
+	"github.com/micropod/micropod/pkg/network/relay"
+	"golang.org/x/sync/semaphore"
 	gvisor "gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
@@ -61,15 +63,6 @@ type Config struct {
 	Log  *slog.Logger
 }
 
-// Limits of what a guest may have at the same time. A connection costs two
-// descriptors' worth of memory at most and one descriptor; a process has 1024
-// of these at least.
-const (
-	maxStreams = 512 // TCP connections from the guest
-	maxFlows   = 256 // UDP flows from the guest
-	maxClients = 512 // TCP connections and UDP flows to published ports
-)
-
 const nic tcpip.NICID = 1
 
 // Network is a running network.
@@ -82,8 +75,10 @@ type Network struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	streams, flows limit
-	ports          *publish.Server
+	limits  limits
+	streams *semaphore.Weighted
+	flows   *relay.Flows
+	ports   *publish.Server
 
 	// reroute is the last word on where a connection of the guest goes. Tests
 	// have servers on loopback only.
@@ -99,7 +94,8 @@ func New(c Config) (*Network, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	ports, err := publish.Listen(c.Ports, publish.Limits{Streams: maxClients, Flows: maxClients}, c.Log)
+	l := limitsFor(openFiles())
+	ports, err := publish.Listen(c.Ports, publish.Limits{Streams: l.clients, Flows: l.clientFlows}, c.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +104,7 @@ func New(c Config) (*Network, error) {
 		ports:   ports,
 		policy:  policy{gateway: c.Gateway, host: c.Host, guest: c.Guest},
 		reroute: func(to netip.AddrPort) netip.AddrPort { return to },
-		streams: newLimit(maxStreams), flows: newLimit(maxFlows),
+		limits:  l, streams: semaphore.NewWeighted(int64(l.streams)), flows: relay.NewFlows(l.flows),
 	}
 	// Its own log tells of each odd packet, which a guest can make any number of.
 	gvisor.SetLevel(gvisor.Warning)
@@ -250,23 +246,6 @@ func (n *Network) Close() {
 	n.stack.Destroy()
 	n.wg.Wait()
 }
-
-// limit counts what a guest has at the same time.
-type limit chan struct{}
-
-func newLimit(n int) limit { return make(limit, n) }
-
-// take reports whether there is room, and takes it.
-func (l limit) take() bool {
-	select {
-	case l <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (l limit) give() { <-l }
 
 func address(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
 

@@ -145,7 +145,7 @@ func exchange(t *testing.T, c halfCloser, text string) string {
 }
 
 func echoDatagrams(c net.PacketConn) {
-	buf := make([]byte, maxDatagram)
+	buf := make([]byte, 65507)
 	for {
 		k, from, err := c.ReadFrom(buf)
 		if err != nil {
@@ -158,7 +158,7 @@ func echoDatagrams(c net.PacketConn) {
 // datagram sends text until it comes back: datagrams may be lost.
 func datagram(t *testing.T, c net.Conn, text string) {
 	t.Helper()
-	buf := make([]byte, maxDatagram)
+	buf := make([]byte, 65507)
 	for range 20 {
 		if _, err := io.WriteString(c, text); err != nil {
 			t.Fatal(err)

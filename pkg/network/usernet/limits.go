@@ -1,0 +1,38 @@
+package usernet
+
+import "golang.org/x/sys/unix"
+
+// limits are what a guest and its clients may have at the same time. Each costs
+// a descriptor of this process, but for a client's UDP flow, and memory: see
+// bufferSize.
+type limits struct {
+	streams     int // TCP connections from the guest
+	flows       int // UDP flows from the guest
+	clients     int // TCP connections to published ports
+	clientFlows int // UDP flows to published ports
+}
+
+func fullLimits() limits { return limits{streams: 512, flows: 1024, clients: 512, clientFlows: 512} }
+
+// limitsFor leaves half of the descriptors that the process may have to all
+// else. Pure.
+func limitsFor(files uint64) limits {
+	l := fullLimits()
+	all := uint64(l.streams + l.flows + l.clients)
+	if files/2 >= all {
+		return l
+	}
+	share := func(n int) int { return max(1, int(uint64(n)*(files/2)/all)) }
+	l.streams, l.flows, l.clients = share(l.streams), share(l.flows), share(l.clients)
+	return l
+}
+
+// openFiles is how many descriptors the process may have. Go's runtime has
+// raised it to what it may be raised to.
+func openFiles() uint64 {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 1024 // Linux's own number
+	}
+	return l.Cur
+}
