@@ -157,7 +157,7 @@ func (a *changer) expose(s string) error {
 		a.c.ExposedPorts = map[string]struct{}{}
 	}
 	for _, w := range words {
-		ports, err := parsePorts(w)
+		ports, err := ParsePorts(w)
 		if err != nil {
 			return err
 		}
@@ -168,8 +168,9 @@ func (a *changer) expose(s string) error {
 	return nil
 }
 
-// parsePorts reads "80", "80/udp" or "80-82/tcp".
-func parsePorts(s string) ([]string, error) {
+// ParsePorts reads the port of EXPOSE, "80", "80/udp" or "80-82/tcp", as one or
+// more of docker's form, "80/tcp". Not every builder writes that form.
+func ParsePorts(s string) ([]string, error) {
 	numbers, proto, ok := strings.Cut(strings.ToLower(s), "/")
 	if !ok {
 		proto = "tcp"

@@ -164,8 +164,8 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 		Volumes: slices.Sorted(maps.Keys(ic.Volumes)),
 		TTY:     o.TTY, Stdin: o.Stdin, StdinStays: o.StdinStays, AutoRemove: o.AutoRemove, Init: o.Init,
 		ReadOnly: o.ReadOnly, Tmpfs: o.Tmpfs, StopTimeout: o.StopTimeout,
-		ExposedPorts: union(slices.Collect(maps.Keys(ic.ExposedPorts)), o.ExposedPorts), HostConfig: o.HostConfig,
-		VMM: either(o.VMM, "auto"), Kernel: o.Kernel,
+		HostConfig: o.HostConfig,
+		VMM:        either(o.VMM, "auto"), Kernel: o.Kernel,
 	}
 	c.Hostname = either(o.Hostname, c.ID[:12])
 	if c.Name == "" {
@@ -180,6 +180,9 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 		return c, fmt.Errorf("%w: image %s has no layers: there is nothing to run in it", ErrInvalid, o.Image)
 	}
 	var err error
+	if c.ExposedPorts, err = exposedPorts(ic.ExposedPorts, o.ExposedPorts); err != nil {
+		return c, fmt.Errorf("%w: image %s exposes an %w", ErrInvalid, o.Image, err)
+	}
 	if c.Entrypoint, c.Args, err = args(o, ic.Entrypoint, ic.Cmd); err != nil {
 		return c, err
 	}
@@ -291,13 +294,6 @@ func either(a, b string) string {
 		return a
 	}
 	return b
-}
-
-// union sorts the words of both, each once.
-func union(a, b []string) []string {
-	all := slices.Concat(a, b)
-	slices.Sort(all)
-	return slices.Compact(all)
 }
 
 // merged is a copy of base with more on top.

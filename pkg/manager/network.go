@@ -2,6 +2,7 @@ package manager
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/micropod/micropod/pkg/agent/api"
+	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/kernel"
 	"github.com/micropod/micropod/pkg/network"
 	"github.com/micropod/micropod/pkg/state"
@@ -67,14 +69,39 @@ func port(b PortBinding) (network.Port, error) {
 	return p, nil
 }
 
+// maxExposed bounds what the ranges of an image become: every port of three
+// protocols, and some more than once.
+const maxExposed = 4 << 16
+
+// exposedPorts are those of the image and the user, sorted, each once, as 80/tcp.
+// Pure.
+func exposedPorts(ofImage map[string]struct{}, user []string) ([]string, error) {
+	all := slices.Clone(user)
+	for spec := range ofImage {
+		ports, err := image.ParsePorts(spec)
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, ports...); len(all) > maxExposed {
+			return nil, errors.New("invalid list of ports: too many")
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
 // portBindings are those of the user, and with PublishAll one for each exposed
-// port that the user did not publish. Pure.
+// port that the user did not publish and that can be published: there is no SCTP
+// on the way to a guest. Pure.
 func portBindings(c *state.Config) []PortBinding {
 	out := slices.Clone(c.HostConfig.PortBindings)
 	if !c.HostConfig.PublishAll {
 		return out
 	}
 	for _, e := range c.ExposedPorts {
+		if strings.HasSuffix(e, "/sctp") {
+			continue
+		}
 		if !slices.ContainsFunc(out, func(b PortBinding) bool { return b.Port == e }) {
 			out = append(out, PortBinding{Port: e})
 		}

@@ -3,6 +3,7 @@ package manager
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/micropod/micropod/pkg/agent/api"
@@ -30,13 +31,36 @@ func TestCheckNetwork(t *testing.T) {
 }
 
 func TestPublishAll(t *testing.T) {
-	c := &state.Config{ExposedPorts: []string{"80/tcp", "443/tcp"}, HostConfig: HostConfig{PortBindings: []PortBinding{{Port: "80/tcp", HostPort: 8080}}}}
+	c := &state.Config{ExposedPorts: []string{"80/tcp", "443/tcp", "9/sctp"}, HostConfig: HostConfig{PortBindings: []PortBinding{{Port: "80/tcp", HostPort: 8080}}}}
 	if got := portBindings(c); len(got) != 1 {
 		t.Errorf("without publish-all: %v", got)
 	}
 	c.HostConfig.PublishAll = true
 	if got, want := portBindings(c), []PortBinding{{Port: "80/tcp", HostPort: 8080}, {Port: "443/tcp"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Builders write what the Dockerfile says, in more than one form.
+func TestExposedPorts(t *testing.T) {
+	set := func(ports ...string) map[string]struct{} {
+		out := map[string]struct{}{}
+		for _, p := range ports {
+			out[p] = struct{}{}
+		}
+		return out
+	}
+	got, err := exposedPorts(set("80", "80/tcp", "8000-8002/tcp", "53/UDP", "9/sctp"), []string{"80/tcp", "1/udp"})
+	if want := []string{"1/udp", "53/udp", "80/tcp", "8000/tcp", "8001/tcp", "8002/tcp", "9/sctp"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+	if _, err := exposedPorts(set("0-65535", "0-65534", "0-65533", "0-65532", "0-65531"), nil); err == nil {
+		t.Error("too many: no error")
+	}
+	for _, bad := range []string{"", "x", "80/icmp", "3-1", "70000", "80/tcp\n"} {
+		if _, err := exposedPorts(set(bad), nil); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
 	}
 }
 
