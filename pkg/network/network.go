@@ -84,22 +84,6 @@ func mac(a netip.Addr) string {
 	return net.HardwareAddr{0x02, 0x42, b[0], b[1], b[2], b[3]}.String()
 }
 
-// HostNetworks are the networks that the host's devices are in. What cannot be
-// found out is left out.
-func HostNetworks() []netip.Prefix {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	var out []netip.Prefix
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
 // hostName reports whether a name is the host's: the gateway's address stands
 // for it.
 func hostName(name string) bool {
@@ -129,12 +113,16 @@ func (p Plan) names(log *slog.Logger) *nameserver.Server {
 // Start makes the network of a plan: its ports are taken when it returns. The
 // guest is joined by Attach of the result.
 func (p Plan) Start(log *slog.Logger) (*usernet.Network, error) {
+	guestMAC, err := net.ParseMAC(p.MAC)
+	if err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
 	gatewayMAC, err := net.ParseMAC(p.GatewayMAC)
 	if err != nil {
 		return nil, fmt.Errorf("network: %w", err)
 	}
 	return usernet.New(usernet.Config{
-		Guest: p.Guest, Gateway: p.Gateway, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
+		Guest: p.Guest, Gateway: p.Gateway, GuestMAC: guestMAC, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
 		Names: p.names(log), Host: hostAddress, Log: log,
 	})
 }

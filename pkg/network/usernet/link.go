@@ -23,8 +23,9 @@ const (
 
 // wire moves frames between a link and the stack.
 type wire struct {
-	file *os.File
-	ep   *channel.Endpoint
+	file   *os.File
+	ep     *channel.Endpoint
+	admits func(frame []byte) bool
 }
 
 // duplicate opens the link once more, for Go's poller.
@@ -57,14 +58,19 @@ func (w *wire) receive() error {
 		case err != nil:
 			return fmt.Errorf("read from the guest's link: %w", err)
 		}
-		if n < header.EthernetMinimumSize {
-			continue // not a frame
-		}
-		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(buf[:n])})
-		// The protocol is in the frame: the layer above the channel looks there.
-		w.ep.InjectInbound(0, pkt)
-		pkt.DecRef()
+		w.deliver(buf[:n])
 	}
+}
+
+// deliver hands one frame to the stack, which copies it.
+func (w *wire) deliver(frame []byte) {
+	if !w.admits(frame) {
+		return
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame)})
+	// The protocol is in the frame: the layer above the channel looks there.
+	w.ep.InjectInbound(0, pkt)
+	pkt.DecRef()
 }
 
 // read reads one frame. An empty one is no end, as it would be for File.Read.

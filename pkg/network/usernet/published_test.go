@@ -63,13 +63,12 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	c := Config{
-		Guest: guestNet, Gateway: gateway, GatewayMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, MTU: 1500,
+	c := with(Config{
 		Ports: []publish.Port{
 			{Proto: "udp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 1},
 			{Proto: "tcp", Host: netip.MustParseAddrPort(l.Addr().String()), Guest: 80},
 		},
-	}
+	})
 	_, err = New(c)
 	if want := "publish " + l.Addr().String() + "/tcp: port is already allocated"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %q", err, want)

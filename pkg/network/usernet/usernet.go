@@ -43,13 +43,14 @@ import (
 
 // Config describes the network of a VM.
 type Config struct {
-	// Guest is the guest's address with the length of its network's prefix.
+	// Guest is the guest's IPv4 address with the length of its network's prefix.
+	// Packets from another one are dropped.
 	Guest netip.Prefix
 	// Gateway is this side's address, in the same network. The guest finds
 	// name servers at its port 53, and at the other ports what Host has.
 	Gateway netip.Addr
-	// GatewayMAC is this side's address on the link.
-	GatewayMAC net.HardwareAddr
+	// GuestMAC and GatewayMAC are the addresses of both on the link.
+	GuestMAC, GatewayMAC net.HardwareAddr
 	// MTU of the link, in bytes, 1280 to 65520.
 	MTU int
 	// Ports are published on the host.
@@ -126,10 +127,10 @@ func New(c Config) (*Network, error) {
 
 func (c *Config) check() error {
 	switch {
-	case !c.Guest.IsValid() || !c.Guest.Contains(c.Gateway) || c.Guest.Addr() == c.Gateway:
+	case !c.Guest.Addr().Is4() || !c.Guest.Contains(c.Gateway) || c.Guest.Addr() == c.Gateway:
 		return fmt.Errorf("user network: gateway %s and guest %s are not in one network", c.Gateway, c.Guest)
-	case len(c.GatewayMAC) != 6:
-		return fmt.Errorf("user network: bad link address %q", c.GatewayMAC)
+	case len(c.GuestMAC) != 6 || len(c.GatewayMAC) != 6:
+		return fmt.Errorf("user network: bad link address %q or %q", c.GuestMAC, c.GatewayMAC)
 	case c.MTU < 1280 || c.MTU > 65520:
 		return fmt.Errorf("user network: MTU of %d bytes", c.MTU)
 	}
@@ -158,7 +159,10 @@ func (n *Network) Attach(link *os.File) error {
 	if err != nil {
 		return fmt.Errorf("user network: %w", err)
 	}
-	w := &wire{file: file, ep: channel.New(queue, uint32(n.c.MTU)+header.EthernetMinimumSize, tcpip.LinkAddress(n.c.GatewayMAC))}
+	w := &wire{
+		file: file, ep: channel.New(queue, uint32(n.c.MTU)+header.EthernetMinimumSize, tcpip.LinkAddress(n.c.GatewayMAC)),
+		admits: newFilter(n.c).admits,
+	}
 	// A guest that sends a wrong checksum harms its own connections. The
 	// kernel of a TAP passes on what its guest left to be filled in.
 	w.ep.LinkEPCapabilities = stack.CapabilityRXChecksumOffload

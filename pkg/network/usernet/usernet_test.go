@@ -32,7 +32,7 @@ var (
 // link is a pair of sockets that carry one frame in each datagram.
 func link(t *testing.T) (host, guest *os.File) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,11 +41,17 @@ func link(t *testing.T) (host, guest *os.File) {
 	return host, guest
 }
 
+// with completes the config of a network of the tests.
+func with(c Config) Config {
+	c.Guest, c.Gateway, c.MTU = guestNet, gateway, 1500
+	c.GuestMAC, c.GatewayMAC = net.HardwareAddr{2, 0, 0, 0, 0, 2}, net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	return c
+}
+
 // network starts a network whose guest is a stack of the test's.
 func network(t *testing.T, c Config) (*Network, *stack.Stack) {
 	t.Helper()
-	c.Guest, c.Gateway, c.GatewayMAC, c.MTU = guestNet, gateway, net.HardwareAddr{2, 0, 0, 0, 0, 1}, 1500
-	n, err := New(c)
+	n, err := New(with(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,19 +68,31 @@ func network(t *testing.T, c Config) (*Network, *stack.Stack) {
 
 func guestStack(t *testing.T, f *os.File) *stack.Stack {
 	t.Helper()
+	s, stop := newGuest(t, f)
+	t.Cleanup(stop)
+	return s
+}
+
+// newGuest is guestStack with an end before the test's.
+func newGuest(t *testing.T, f *os.File) (s *stack.Stack, stop func()) {
+	t.Helper()
 	file, err := duplicate(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { file.Close() })
-	w := &wire{file: file, ep: channel.New(queue, 1500+header.EthernetMinimumSize, "\x02\x00\x00\x00\x00\x02")}
+	w := &wire{file: file, ep: channel.New(queue, 1500+header.EthernetMinimumSize, "\x02\x00\x00\x00\x00\x02"), admits: func(b []byte) bool { return len(b) >= header.EthernetMinimumSize }}
+	ctx, cancel := context.WithCancel(t.Context())
 	go w.receive()
-	go w.send(t.Context())
-	s := stack.New(stack.Options{
+	go w.send(ctx)
+	s = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
-	t.Cleanup(s.Destroy)
+	stop = func() {
+		cancel()
+		file.Close()
+		s.Destroy()
+	}
 	if err := s.CreateNIC(nic, ethernet.New(w.ep)); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +104,7 @@ func guestStack(t *testing.T, f *os.File) *stack.Stack {
 		{Destination: own.AddressWithPrefix.Subnet(), NIC: nic},
 		{Destination: header.IPv4EmptySubnet, Gateway: address(gateway), NIC: nic},
 	})
-	return s
+	return s, stop
 }
 
 func dialFrom(t *testing.T, s *stack.Stack, to netip.AddrPort) (*gonet.TCPConn, error) {
