@@ -47,6 +47,7 @@ func (a *app) create(ctx context.Context, flags *createFlags, o manager.CreateOp
 	if err != nil {
 		return nil, err
 	}
+	o.Env = append(o.Env, a.proxies(flags.env)...) // over those of --env-file, as docker's client has it
 	p := newProgress(a.err, flags.quiet)
 	container, err := m.Create(ctx, o, p)
 	p.finish()
