@@ -139,14 +139,12 @@ func open(p Port) (socket, Port, error) {
 }
 
 // listen opens the socket of a port. One socket of both families takes IPv4
-// too; a host without IPv6 has none.
+// too, but for a host without IPv6: there it would be one of IPv4 that says to be
+// more.
 func listen[L, A any](p Port, open func(string, A) (L, error), addr func(netip.AddrPort) A) (L, Port, error) {
-	if p.Any {
+	if p.Any = p.Any && hasIPv6(); p.Any {
 		l, err := open(p.Proto, addr(netip.AddrPortFrom(netip.IPv6Unspecified(), p.Host.Port())))
-		if !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return l, p, err
-		}
-		p.Any = false
+		return l, p, err
 	}
 	family := "6"
 	if p.Host.Addr().Is4() {
@@ -154,6 +152,17 @@ func listen[L, A any](p Port, open func(string, A) (L, error), addr func(netip.A
 	}
 	l, err := open(p.Proto+family, addr(p.Host))
 	return l, p, err
+}
+
+// hasIPv6 reports whether IPv6 is there and not switched off: the unspecified
+// address can be had even then.
+func hasIPv6() bool {
+	c, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
 }
 
 // bound is a port with the number that the host chose.

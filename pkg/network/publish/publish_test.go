@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +187,38 @@ func TestCloseWithClients(t *testing.T) {
 	s.Close()
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("the client saw %v", err)
+	}
+}
+
+// A port of every address is one of IPv4 where there is no more.
+func TestNoIPv6(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("making a network namespace needs root")
+	}
+	ports := make(chan []Port, 1)
+	go func() {
+		defer close(ports)
+		runtime.LockOSThread() // for ever: nobody else may have the thread after this
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+			return
+		}
+		var list []Port
+		for _, proto := range []string{"tcp", "udp"} {
+			list = append(list, Port{Proto: proto, Host: netip.AddrPortFrom(netip.IPv4Unspecified(), 0), Any: true, Guest: 1})
+		}
+		s, err := Listen(list, Limits{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		ports <- s.Ports()
+		s.Close()
+	}()
+	for _, p := range <-ports { // loopback is down there, and has no address
+		if p.Any || p.Host.Port() == 0 {
+			t.Errorf("published %+v", p)
+		}
 	}
 }
 
