@@ -125,15 +125,19 @@ func (s *Server) ServeStream(ctx context.Context, l net.Listener) {
 	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
+	var failed bool
 	for {
 		c, err := l.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed) || ctx.Err() != nil:
+		if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 			return
-		case err != nil:
-			if !wait(ctx, acceptPause) {
-				return
-			}
+		}
+		if err != nil && !failed { // once for all that fail in a row
+			s.c.Log.Warn("accept a question for a name", "at", l.Addr(), "err", err)
+		}
+		failed = err != nil
+		switch {
+		case failed:
+			wait(ctx, acceptPause)
 		case !s.streams.TryAcquire(1):
 			c.Close()
 		default:
