@@ -3,13 +3,11 @@ package firecracker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -247,30 +245,6 @@ func (m *machine) pipe(to io.Writer) (*os.File, error) {
 	s := newStream(r, to)
 	m.onEnd(s.finish)
 	return w, nil
-}
-
-// waitReady returns when the API answers, or the process has ended.
-func (m *machine) waitReady(ctx context.Context) error {
-	m.api = NewClient(m.files.api)
-	m.onEnd(m.api.Close)
-	for delay := time.Millisecond; ; delay = min(2*delay, 20*time.Millisecond) {
-		v, err := m.askVersion(ctx)
-		if err == nil {
-			m.log.Debug("firecracker answers", "version", v.String())
-			return m.welcome(v)
-		}
-		// No socket yet, or one that is bound and not listened on.
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED) {
-			return err
-		}
-		select {
-		case <-m.proc.exited:
-			return fmt.Errorf("ended before it answered")
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(delay):
-		}
-	}
 }
 
 // welcome decides by its release whether Firecracker may go on.
