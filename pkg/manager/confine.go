@@ -122,18 +122,10 @@ func (c *confinement) set(key, value string) (err error) {
 
 // filter is the seccomp filter of the container, nil for none.
 func (c confinement) filter(caps []string, kernelRelease string) (*api.Seccomp, error) {
-	profile := seccomp.Default()
-	switch c.profile {
-	case seccompUnconfined:
+	if c.profile == seccompUnconfined {
 		return nil, nil
-	case seccompBuiltin:
-	default:
-		var err error
-		if profile, err = seccomp.Parse([]byte(c.profile)); err != nil {
-			return nil, fmt.Errorf("%w: seccomp profile: %w", ErrInvalid, err)
-		}
 	}
-	f, err := profile.Filter(seccomp.Target{Capabilities: caps, Kernel: kernelRelease})
+	f, err := filterOf(c.profile, seccomp.Target{Capabilities: caps, Kernel: kernelRelease})
 	if err != nil {
 		return nil, fmt.Errorf("%w: seccomp profile: %w", ErrInvalid, err)
 	}
@@ -141,4 +133,16 @@ func (c confinement) filter(caps []string, kernelRelease string) (*api.Seccomp, 
 		return nil, nil
 	}
 	return &api.Seccomp{Flags: f.Flags, Program: f.Program}, nil
+}
+
+// filterOf compiles the text of a profile, or the builtin one.
+func filterOf(profile string, t seccomp.Target) (seccomp.Filter, error) {
+	if profile == seccompBuiltin {
+		return seccomp.DefaultFilter(t)
+	}
+	p, err := seccomp.Parse([]byte(profile))
+	if err != nil {
+		return seccomp.Filter{}, err
+	}
+	return p.Filter(t)
 }

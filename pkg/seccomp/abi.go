@@ -1,8 +1,12 @@
 package seccomp
 
 import (
-	"github.com/elastic/go-seccomp-bpf/arch"
+	_ "embed"
+	"strconv"
+	"strings"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // abi is one way to enter the kernel of an x86-64 machine. Each has its own
@@ -24,25 +28,32 @@ type multiplex struct {
 	index uint64
 }
 
-func allABIs() []abi {
-	x86 := func(a specs.Arch, i *arch.Info) abi {
-		return abi{arch: a, audit: uint32(i.ID), bit: uint32(i.SeccompMask), number: i.SyscallNames}
-	}
-	i386 := x86(specs.ArchX86, arch.I386)
-	i386.narrow, i386.multiplexed = true, i386Multiplexed()
-	x32 := x86(specs.ArchX32, arch.X32)
-	x32.number = x32Numbers()
-	return []abi{x86(specs.ArchX86_64, arch.X86_64), x32, i386}
-}
+// callNumbers has a line for each system call: its name and its numbers on
+// x86-64, x32 and 32-bit x86, "-" for none. It is written from a library's
+// tables (TestCallNumbers), which in a program would be built at each start,
+// whoever needs them.
+//
+//go:embed calls.txt
+var callNumbers string
 
-// x32Numbers is the library's table without the numbers that are x86-64's only:
-// a call that has one of its own from 512 on must not be made by the other.
-func x32Numbers() map[string]int {
-	out := map[string]int{}
-	for n, name := range arch.X32.SyscallNumbers {
-		out[name] = max(out[name], n)
+func allABIs() []abi {
+	abis := []abi{
+		{arch: specs.ArchX86_64, audit: unix.AUDIT_ARCH_X86_64},
+		{arch: specs.ArchX32, audit: unix.AUDIT_ARCH_X86_64, bit: x32Bit},
+		{arch: specs.ArchX86, audit: unix.AUDIT_ARCH_I386, narrow: true, multiplexed: i386Multiplexed()},
 	}
-	return out
+	for i := range abis {
+		abis[i].number = map[string]int{}
+	}
+	for line := range strings.Lines(callNumbers) {
+		fields := strings.Fields(line)
+		for i, field := range fields[1:] {
+			if n, err := strconv.Atoi(field); err == nil {
+				abis[i].number[fields[0]] = n
+			}
+		}
+	}
+	return abis
 }
 
 // i386Multiplexed are the calls of socketcall(2) and ipc(2).

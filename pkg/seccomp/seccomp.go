@@ -150,7 +150,7 @@ func (p Profile) abis() ([]abi, error) {
 // meets reports whether a rule is one for this container.
 func (t Target) meets(call *seccomp.Syscall) (bool, error) {
 	if ex := call.Excludes; ex != nil {
-		newer := ex.MinKernel != nil && t.atLeast(ex.MinKernel)
+		newer := ex.MinKernel != nil && t.atLeast(ex.MinKernel.Kernel, ex.MinKernel.Major)
 		if slices.Contains(ex.Arches, "amd64") || slices.ContainsFunc(ex.Caps, t.has) || newer {
 			return false, nil
 		}
@@ -160,7 +160,7 @@ func (t Target) meets(call *seccomp.Syscall) (bool, error) {
 			return false, nil
 		}
 		lacks := func(c string) bool { return !t.has(c) }
-		return !slices.ContainsFunc(in.Caps, lacks) && (in.MinKernel == nil || t.atLeast(in.MinKernel)), nil
+		return !slices.ContainsFunc(in.Caps, lacks) && (in.MinKernel == nil || t.atLeast(in.MinKernel.Kernel, in.MinKernel.Major)), nil
 	}
 	return true, nil
 }
@@ -168,7 +168,7 @@ func (t Target) meets(call *seccomp.Syscall) (bool, error) {
 func (t Target) has(capability string) bool { return slices.Contains(t.Capabilities, capability) }
 
 // atLeast compares the first two numbers of the release, as docker does.
-func (t Target) atLeast(v *seccomp.KernelVersion) bool {
+func (t Target) atLeast(version, patch uint64) bool {
 	if t.Kernel == "" {
 		return true
 	}
@@ -179,7 +179,7 @@ func (t Target) atLeast(v *seccomp.KernelVersion) bool {
 	}
 	a, _ := strconv.ParseUint(major, 10, 32) // a release that is no number is older than all
 	b, _ := strconv.ParseUint(minor, 10, 32)
-	return a > v.Kernel || a == v.Kernel && b >= v.Major
+	return a > version || a == version && b >= patch
 }
 
 // rulesOf checks a rule. Two conditions on the same argument are alternatives,
