@@ -170,22 +170,24 @@ func boot(log *console, p *phases) (channel, error) {
 // connect loads the rest of the modules and waits for the host. What comes last
 // differs from VM to VM, see waitHost.
 func connect(events uevents, mods *modules, log *console) (channel, error) {
-	bus := virtioBus("/sys/bus/virtio")
-	serial := bus.has(deviceSerial)
-	rest := []string{vsockModules, lateModules}
-	if serial {
-		rest = []string{lateModules}
-		if err := bus.hold(); err != nil {
-			return nil, err
-		}
-	}
-	if bus.has(deviceNet) {
-		rest = append(rest, netModules)
-	}
-	for _, dir := range rest {
+	load := func(dir string) {
 		if err := mods.load(dir); err != nil {
 			log.printf("%v", err)
 		}
+	}
+	bus := virtioBus("/sys/bus/virtio")
+	serial := bus.has(deviceSerial)
+	if serial {
+		load(serialModules)
+		if err := bus.hold(); err != nil {
+			return nil, err
+		}
+	} else {
+		load(vsockModules)
+	}
+	load(lateModules)
+	if bus.has(deviceNet) {
+		load(netModules)
 	}
 	if err := mods.seal(); err != nil {
 		return nil, err

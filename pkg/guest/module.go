@@ -13,9 +13,10 @@ import (
 // Folders of modules in the initramfs, besides moduleDir itself. The host decides
 // what belongs where (initramfs.go of package manager).
 const (
-	lateModules  = "late"  // drivers of what differs from VM to VM
-	vsockModules = "vsock" // where there is no virtio-serial
-	netModules   = "net"   // where there is a network device
+	lateModules   = "late"   // drivers of what differs from VM to VM
+	serialModules = "serial" // where there is virtio-serial
+	vsockModules  = "vsock"  // where there is none
+	netModules    = "net"    // where there is a network device
 )
 
 // modules are the kernel modules that the initramfs brings.

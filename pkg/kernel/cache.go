@@ -17,7 +17,7 @@ import (
 )
 
 // factsFormat changes whenever an older program's facts would mislead.
-const factsFormat = 1
+const factsFormat = 2
 
 const maxFacts = 1 << 20
 
@@ -32,6 +32,8 @@ type facts struct {
 	Release   string                   `json:"release"`
 	ModuleDir string                   `json:"moduleDir,omitempty"`
 	Features  map[Feature]featureFacts `json:"features"`
+	// Verifies says that the kernel may insist on the signatures of modules.
+	Verifies bool `json:"verifies,omitempty"`
 }
 
 // stamp is the state of a file that the facts rest on. The change time is part
@@ -62,7 +64,7 @@ func (f *facts) elfPath(c cache) string {
 
 func (f *facts) kernel(c cache) *Kernel {
 	return &Kernel{Source: f.Source, Path: f.elfPath(c), Release: f.Release, Digest: f.Digest,
-		ModuleDir: f.ModuleDir, features: f.Features}
+		ModuleDir: f.ModuleDir, features: f.Features, verifies: f.Verifies}
 }
 
 // cache is a directory with unpacked kernels, named by content, and with facts,

@@ -108,6 +108,7 @@ func (f *facts) examineFeatures(elf io.ReaderAt, config map[string]string) error
 		}
 		ev.config = parseConfig(b)
 	}
+	f.Verifies = mayVerify(ev.config)
 	if ev.config == nil {
 		var markers []string
 		for _, s := range specs() {
@@ -119,6 +120,20 @@ func (f *facts) examineFeatures(elf io.ReaderAt, config map[string]string) error
 	}
 	f.judgeAll(ev)
 	return nil
+}
+
+// mayVerify reports whether a kernel may refuse a module that has lost its
+// signature. What an unknown configuration says, nobody knows.
+func mayVerify(config map[string]string) bool {
+	if config == nil {
+		return true
+	}
+	for _, option := range []string{"MODULE_SIG_FORCE", "LOCK_DOWN_KERNEL_FORCE_INTEGRITY", "LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY"} {
+		if config[option] == "y" {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *facts) judgeAll(ev evidence) {

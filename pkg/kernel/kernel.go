@@ -53,6 +53,7 @@ type Kernel struct {
 	ModuleDir string
 
 	features map[Feature]featureFacts
+	verifies bool // it may insist on the signatures of modules
 }
 
 // notFoundError is what a user without a kernel sees.
@@ -143,7 +144,7 @@ func (k *Kernel) Modules(features ...Feature) ([]Module, error) {
 		for _, m := range ff.Modules {
 			if !seen[m.Name] {
 				seen[m.Name] = true
-				mods = append(mods, Module{Name: m.Name, Path: m.Path})
+				mods = append(mods, k.module(m))
 			}
 		}
 	}
@@ -169,9 +170,13 @@ func (k *Kernel) ModulesNamed(names ...string) ([]Module, error) {
 	}
 	mods := make([]Module, len(w.list))
 	for i, m := range w.list {
-		mods[i] = Module{Name: m.Name, Path: m.Path}
+		mods[i] = k.module(m)
 	}
 	return mods, nil
+}
+
+func (k *Kernel) module(m moduleFact) Module {
+	return Module{Name: m.Name, Path: m.Path, whole: k.verifies}
 }
 
 func (k *Kernel) missing(f Feature, ff featureFacts) error {
@@ -195,7 +200,7 @@ func (k *Kernel) Fingerprint() string {
 	}
 	slices.Sort(lines)
 	h := sha256.New()
-	fmt.Fprintf(h, "%s %s\n", k.Digest, k.Release)
+	fmt.Fprintf(h, "%s %s %t\n", k.Digest, k.Release, k.verifies)
 	for _, l := range lines {
 		fmt.Fprintln(h, l)
 	}

@@ -32,6 +32,8 @@ type Module struct {
 	Name string
 	// Path is the file, perhaps compressed.
 	Path string
+
+	whole bool // its signature may be asked for
 }
 
 // Open returns the module, decompressed. Reading fails when there is more of
@@ -50,6 +52,33 @@ func (m Module) Open() (io.ReadCloser, error) {
 		io.Reader
 		io.Closer
 	}{r, f}, nil
+}
+
+// Content is the module as a guest is to load it: decompressed, and without what
+// no guest needs, unless the kernel may insist on its signature.
+func (m Module) Content() ([]byte, error) {
+	r, err := m.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read module %s: %w", m.Name, err)
+	}
+	if m.whole && isSigned(b) {
+		return b, nil
+	}
+	if stripped, err := strip(b); err == nil {
+		return stripped, nil
+	}
+	return b, nil // of a kind that nobody knows: the kernel is to judge it
+}
+
+// isSigned reports whether a signature is appended to a module
+// (include/linux/module_signature.h).
+func isSigned(module []byte) bool {
+	return bytes.HasSuffix(module, []byte("~Module signature appended~\n"))
 }
 
 // moduleReader reads a plain or compressed module.

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -27,9 +28,10 @@ const dirInitramfs = "initramfs"
 const fileInitramfsLock = ".lock"
 
 // moduleGroup is a folder of modules in the initramfs, with the features that
-// they are for. The agent loads the first at once, "vsock" where it then finds no
-// virtio-serial, "net" where it finds a network device, and "late", the drivers that must not look at a device before the
-// host is there (pkg/guest).
+// they are for. The agent loads the first at once, then "serial" where it finds
+// virtio-serial, else "vsock", then "late", the drivers that must not look at a
+// device before the host is there, and "net" where it finds a network device
+// (pkg/guest).
 type moduleGroup struct {
 	dir      string
 	features []kernel.Feature
@@ -43,12 +45,11 @@ func moduleGroups(k *kernel.Kernel) []moduleGroup {
 	if diskFormat(k) == rootfs.EROFS {
 		base = append(base, kernel.EROFS)
 	}
-	if k.Support(kernel.VirtioConsole) != kernel.Missing {
-		base = append(base, kernel.VirtioConsole)
-	}
 	groups := []moduleGroup{{"", base}, {"late", []kernel.Feature{kernel.VirtioBlk}}}
-	if k.Support(kernel.VirtioVsock) != kernel.Missing {
-		groups = append(groups, moduleGroup{"vsock", []kernel.Feature{kernel.VirtioVsock}})
+	for _, g := range []moduleGroup{{"serial", []kernel.Feature{kernel.VirtioConsole}}, {"vsock", []kernel.Feature{kernel.VirtioVsock}}} {
+		if k.Support(g.features[0]) != kernel.Missing {
+			groups = append(groups, g)
+		}
 	}
 	if k.Support(kernel.VirtioNet) != kernel.Missing {
 		groups = append(groups, moduleGroup{"net", []kernel.Feature{kernel.VirtioNet}})
@@ -88,7 +89,7 @@ func (m *Manager) initramfs(k *kernel.Kernel) (string, error) {
 // initramfsKey names an initramfs by what goes into it.
 func initramfsKey(agent []AgentFile, k *kernel.Kernel) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "3 %s %v\n", k.Fingerprint(), moduleGroups(k))
+	fmt.Fprintf(h, "4 %s %v\n", k.Fingerprint(), moduleGroups(k))
 	for _, f := range agent {
 		fmt.Fprintf(h, "%s %o %d %q\n", f.Name, f.Mode, f.Size, f.Stamp)
 	}
@@ -120,20 +121,17 @@ func initramfsEntries(agent []AgentFile, k *kernel.Kernel) ([]rootfs.InitEntry, 
 	return entries, nil
 }
 
-// moduleEntry reads a module's size by decompressing it; the file in the
-// initramfs is plain, its number is its place in the order of loading.
+// moduleEntry is a module, plain; its number is its place in the order of
+// loading.
 func moduleEntry(dir string, i int, mod kernel.Module) (rootfs.InitEntry, error) {
-	r, err := mod.Open()
+	content, err := mod.Content()
 	if err != nil {
 		return rootfs.InitEntry{}, err
 	}
-	defer r.Close()
-	size, err := io.Copy(io.Discard, r)
-	if err != nil {
-		return rootfs.InitEntry{}, fmt.Errorf("read module %s: %w", mod.Name, err)
-	}
 	name := path.Join(dir, fmt.Sprintf("%02d-%s.ko", i, mod.Name))
-	return rootfs.InitEntry{Name: name, Mode: 0o600, Size: size, Open: mod.Open}, nil
+	return rootfs.InitEntry{Name: name, Mode: 0o600, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content)), nil
+	}}, nil
 }
 
 // initramfsTemp begins the names of files in the making. Their lock is held.
