@@ -5,23 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
+)
+
+const (
+	// looking is how long lookFor looks, and longer than most VMMs need.
+	looking = 20 * time.Millisecond
+	// maxYields is how often waitReady makes way for a VMM between two of its calls.
+	maxYields = 100
 )
 
 // waitReady returns when the API answers, or the process has ended.
 func (m *machine) waitReady(ctx context.Context) error {
 	m.api = NewClient(m.files.api)
 	m.onEnd(m.api.Close)
-	made, stop := watchDir(m.apiDir())
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	delay, refused := time.Millisecond, 0
-	if made != nil {
-		delay = longestDelay // the event comes first
-	}
+	made, refused := lookFor(ctx, m.apiPath()), 0
 	for {
 		v, err := m.askVersion(ctx)
 		switch {
@@ -29,10 +33,8 @@ func (m *machine) waitReady(ctx context.Context) error {
 			m.log.Debug("firecracker answers", "version", v.String())
 			return m.welcome(v)
 		case errors.Is(err, unix.ECONNREFUSED) && refused < maxYields:
-			// A socket that is bound and not listened on: that is the VMM's next
-			// call, and it needs a CPU more than time.
-			refused++
-			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+			refused++ // it is bound, and listening is the VMM's next call
+			yield()
 			continue
 		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED):
 			return err
@@ -43,53 +45,40 @@ func (m *machine) waitReady(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-made:
-		case <-time.After(delay):
-			delay = min(2*delay, longestDelay)
+			made = nil
+		case <-time.After(looking):
 		}
 	}
 }
 
-const (
-	// maxYields is how often waitReady makes way for a VMM between two of its calls.
-	maxYields = 100
-	// longestDelay is between two looks that no event asks for.
-	longestDelay = 20 * time.Millisecond
-)
-
-// apiDir is where the VMM makes the socket of its API.
-func (m *machine) apiDir() string {
+// apiPath is where the VMM makes the socket of its API.
+func (m *machine) apiPath() string {
 	if m.jail != nil {
-		return m.jail.root
+		return filepath.Join(m.jail.root, jailAPI)
 	}
-	return filepath.Dir(m.files.api)
+	return m.files.api
 }
 
-// watchDir tells when something was made in a directory, by inotify(7). A sleep
-// would do, but lasts a tick of the kernel at least; where there are too many
-// watches, the caller's is all there is. stop ends it.
-func watchDir(dir string) (made <-chan struct{}, stop func()) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return nil, func() {}
-	}
-	f := os.NewFile(uintptr(fd), "inotify")
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE); err != nil {
-		f.Close()
-		return nil, func() {}
-	}
-	ch := make(chan struct{}, 1)
-	ended := make(chan struct{})
+// lookFor tells when path appears, if that is soon: it closes made. It looks as
+// often as it can, but only while no other thread wants the CPU. A sleep lasts a
+// tick of the kernel, which is as long as all that the VMM does until then, and
+// to give up a watch of inotify(7) takes a grace period of RCU, two ticks.
+func lookFor(ctx context.Context, path string) <-chan struct{} {
+	made := make(chan struct{})
 	go func() {
-		defer close(ended)
-		for buf := make([]byte, 4096); ; {
-			if _, err := f.Read(buf); err != nil {
-				return // closed
-			}
-			select {
-			case ch <- struct{}{}:
-			default:
+		// Never unlocked: the thread ends with this goroutine, and takes its
+		// scheduling class with it. Without the class it looks all the same.
+		runtime.LockOSThread()
+		_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
+		for begun := time.Now(); ctx.Err() == nil && time.Since(begun) < looking; yield() {
+			if unix.Access(path, unix.F_OK) == nil {
+				close(made)
+				return
 			}
 		}
 	}()
-	return ch, func() { f.Close(); <-ended }
+	return made
 }
+
+// yield lets other threads go first.
+func yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }

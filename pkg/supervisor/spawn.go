@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -56,7 +57,7 @@ func Spawn(ctx context.Context, argv []string, p Plan, lock *state.FileLock, att
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Stderr = log
-	cmd.Env = append(failpoint.Environ(), "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
+	cmd.Env = append(environ(), "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.ExtraFiles = []*os.File{lock.File(), outW, planR}
 	if attached != nil {
@@ -76,6 +77,18 @@ func Spawn(ctx context.Context, argv []string, p Plan, lock *state.FileLock, att
 	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
 	defer stop()
 	return handshake(ctx, cmd, p, planW, outR)
+}
+
+// environ is what a supervisor gets beside the user's own. On a single CPU the
+// runtime would run one goroutine at a time, and one that waits in a system call,
+// as for the VMM's end, would hold up all others until the runtime notices, two
+// ticks of the kernel later.
+func environ() []string {
+	env := failpoint.Environ()
+	if runtime.NumCPU() == 1 {
+		env = append(env, "GOMAXPROCS=2")
+	}
+	return env
 }
 
 // openLog opens the supervisor's own log. A VM that serves files adds to that of
