@@ -149,11 +149,11 @@ func (s *source) kind(t *testing.T, e ast.Expr) string {
 		return "integer, nanoseconds"
 	case "json.RawMessage":
 		return "JSON"
-	case "specs.LinuxResources":
+	case "Resources":
 		return "object, OCI runtime spec's linux.resources"
-	case "specs.Process":
+	case "SpecProcess":
 		return "object, OCI runtime spec's process"
-	case "specs.Spec":
+	case "Spec":
 		return "object, OCI runtime spec"
 	}
 	under, ok := s.types[name]

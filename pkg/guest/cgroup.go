@@ -12,8 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/agent/api"
 )
 
 // controllers that containers get, as far as the kernel has them.
@@ -40,7 +41,7 @@ func writeFile(path, value string) error { return os.WriteFile(path, []byte(valu
 type cgroup struct{ dir string }
 
 // newCgroup makes the cgroup parent/id with the limits of r.
-func newCgroup(parent, id string, r *specs.LinuxResources) (*cgroup, error) {
+func newCgroup(parent, id string, r *api.Resources) (*cgroup, error) {
 	c := &cgroup{dir: filepath.Join(parent, id)}
 	if err := os.Mkdir(c.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make cgroup: %w", err)
@@ -55,7 +56,7 @@ func newCgroup(parent, id string, r *specs.LinuxResources) (*cgroup, error) {
 }
 
 // cgroupFiles are the control files that r asks for: a pure function.
-func cgroupFiles(r *specs.LinuxResources) map[string]string {
+func cgroupFiles(r *api.Resources) map[string]string {
 	files := make(map[string]string)
 	if r == nil {
 		return files

@@ -4,8 +4,6 @@ import (
 	"path"
 	"strings"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/micropod/micropod/pkg/agent/api"
 )
 
@@ -40,7 +38,7 @@ func checkExec(r api.ExecRequest) error {
 	return checkProcess(r.Process, r.User, r.GroupAdd)
 }
 
-func checkProcess(p *specs.Process, user string, groupAdd []string) error {
+func checkProcess(p *api.SpecProcess, user string, groupAdd []string) error {
 	if len(p.Args) == 0 {
 		return invalid("spec", "no command specified")
 	}

@@ -85,7 +85,7 @@ func joinRequest(r api.ExecRequest, filter *api.Seccomp) api.StartRequest {
 		process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
 	}
 	return api.StartRequest{
-		ID: r.ID, Spec: &specs.Spec{Process: &process, Linux: &specs.Linux{}},
+		ID: r.ID, Spec: &api.Spec{Process: &process, Linux: &api.SpecLinux{}},
 		User: r.User, GroupAdd: r.GroupAdd, Stdin: r.Stdin, Seccomp: filter,
 	}
 }

@@ -65,7 +65,7 @@ func TestJoinLimitsEveryThread(t *testing.T) {
 		t.Fatal(err)
 	}
 	kill := []string{"CAP_KILL"}
-	join := joinRequest(api.ExecRequest{ID: "e1", Container: "c1", Stdin: true, Process: &specs.Process{
+	join := joinRequest(api.ExecRequest{ID: "e1", Container: "c1", Stdin: true, Process: &api.SpecProcess{
 		Args: []string{"/bin/sh", "-c", "read x; exit 5"}, Cwd: "/", Env: []string{"PATH=/bin"},
 		Capabilities: &specs.LinuxCapabilities{Bounding: kill, Effective: kill, Permitted: kill},
 	}}, defaultFilter(t, kill))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,19 +30,19 @@ func parseCaps(names []string) (capSet, error) {
 	var set capSet
 	all := strings.Fields(capNames)
 	for _, name := range names {
-		known := false
-		for i, n := range all {
-			if strings.EqualFold(name, "CAP_"+n) {
-				set |= 1 << i
-				known = true
-			}
+		i := -1
+		if len(name) > len(capPrefix) && strings.EqualFold(name[:len(capPrefix)], capPrefix) {
+			i = slices.IndexFunc(all, func(n string) bool { return strings.EqualFold(name[len(capPrefix):], n) })
 		}
-		if !known {
+		if i < 0 {
 			return 0, fmt.Errorf("unknown capability %q", api.Clean(name, 64))
 		}
+		set |= 1 << i
 	}
 	return set, nil
 }
+
+const capPrefix = "CAP_"
 
 // capSets are the five sets of a process.
 type capSets struct{ bounding, effective, permitted, inheritable, ambient capSet }

@@ -54,14 +54,14 @@ func stageRoot(t *testing.T) (root, canary string) {
 }
 
 func stageRequest(script string) api.StartRequest {
-	return api.StartRequest{ID: "c1", Hostname: "box", Spec: &specs.Spec{
-		Process: &specs.Process{Args: []string{"/bin/sh", "-c", script}, Cwd: "/", Env: []string{"PATH=/bin"}},
+	return api.StartRequest{ID: "c1", Hostname: "box", Spec: &api.Spec{
+		Process: &api.SpecProcess{Args: []string{"/bin/sh", "-c", script}, Cwd: "/", Env: []string{"PATH=/bin"}},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=755"}},
 			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}},
 		},
-		Linux: &specs.Linux{},
+		Linux: &api.SpecLinux{},
 	}}
 }
 

@@ -334,7 +334,7 @@ func TestCaps(t *testing.T) {
 func TestCgroupFiles(t *testing.T) {
 	mem, swap, pids, quota, none := int64(64<<20), int64(96<<20), int64(100), int64(50000), int64(-1)
 	shares := uint64(1024)
-	got := cgroupFiles(&specs.LinuxResources{
+	got := cgroupFiles(&api.Resources{
 		Memory: &specs.LinuxMemory{Limit: &mem, Swap: &swap}, Pids: &specs.LinuxPids{Limit: &pids},
 		CPU: &specs.LinuxCPU{Quota: &quota, Shares: &shares}, Unified: map[string]string{"memory.high": "1", "../x.y": "1"},
 	})
@@ -342,7 +342,7 @@ func TestCgroupFiles(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%v", got)
 	}
-	got = cgroupFiles(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &none}, Pids: &specs.LinuxPids{Limit: &none}, CPU: &specs.LinuxCPU{Quota: &none}})
+	got = cgroupFiles(&api.Resources{Memory: &specs.LinuxMemory{Limit: &none}, Pids: &specs.LinuxPids{Limit: &none}, CPU: &specs.LinuxCPU{Quota: &none}})
 	if !reflect.DeepEqual(got, map[string]string{"memory.max": "max", "pids.max": "max", "cpu.max": "max 100000"}) {
 		t.Errorf("%v", got)
 	}

@@ -16,13 +16,13 @@ import (
 
 // newSpec is the OCI runtime spec of a container that has been checked, with
 // docker's defaults. Pure.
-func newSpec(c *state.Config) *specs.Spec {
+func newSpec(c *state.Config) *api.Spec {
 	h := c.HostConfig
 	caps, _ := capabilities(h) // none, if the record was spoilt since
 	sec, _ := confine(h)
-	s := &specs.Spec{
+	s := &api.Spec{
 		Version: specs.Version,
-		Process: &specs.Process{
+		Process: &api.SpecProcess{
 			Terminal: c.TTY, Args: c.Args, Env: c.Env, Cwd: either(c.Workdir, "/"),
 			// The workload gets its ambient set cleared: only root keeps them.
 			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
@@ -33,7 +33,7 @@ func newSpec(c *state.Config) *specs.Spec {
 		Domainname:  c.Domainname,
 		Annotations: c.Annotations,
 		Mounts:      mounts(c, sec),
-		Linux: &specs.Linux{
+		Linux: &api.SpecLinux{
 			Namespaces: []specs.LinuxNamespace{
 				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
 				{Type: specs.UTSNamespace}, {Type: specs.CgroupNamespace},
@@ -142,8 +142,8 @@ func rlimits(ulimits []state.Ulimit) []specs.POSIXRlimit {
 }
 
 // limits are the container's own in its VM.
-func limits(h state.HostConfig) *specs.LinuxResources {
-	r := &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: h.CPUSetCPUs}}
+func limits(h state.HostConfig) *api.Resources {
+	r := &api.Resources{CPU: &specs.LinuxCPU{Cpus: h.CPUSetCPUs}}
 	if h.PidsLimit != 0 {
 		r.Pids = &specs.LinuxPids{Limit: &h.PidsLimit}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
@@ -97,7 +98,7 @@ func (m *Manager) updateRunning(ctx context.Context, vm state.VM, c *state.Confi
 
 // live are the limits that a container has in the VM that it runs in, which may
 // be larger than the next; nil if none of them change. Pure.
-func (o UpdateOptions) live(c *state.Config) *specs.LinuxResources {
+func (o UpdateOptions) live(c *state.Config) *api.Resources {
 	o.RestartPolicy = nil
 	if o == (UpdateOptions{}) {
 		return nil

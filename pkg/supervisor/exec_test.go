@@ -4,8 +4,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/micropod/micropod/pkg/agent/api"
 )
 
@@ -20,7 +18,7 @@ func TestExec(t *testing.T) {
 		}
 		return reply
 	}
-	p := &specs.Process{Args: []string{"sh", "-c", "x"}}
+	p := &api.SpecProcess{Args: []string{"sh", "-c", "x"}}
 	for _, wrong := range []*api.ExecRequest{nil, {ID: "e1", Detach: true}, {ID: "e1", Process: p}} {
 		if ask(wrong).Error == "" {
 			t.Errorf("%+v was taken", wrong)

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/state"
 )
@@ -81,7 +79,7 @@ func checked(t *testing.T, check string) *life {
 		p.Limits.Kill, p.Limits.Call = 100*time.Millisecond, 200*time.Millisecond
 		p.Health = &HealthPlan{
 			Check: state.Healthcheck{Interval: time.Millisecond, Timeout: 50 * time.Millisecond, Retries: 2},
-			Exec:  api.ExecRequest{Container: "c1", Process: &specs.Process{Args: []string{"check"}}},
+			Exec:  api.ExecRequest{Container: "c1", Process: &api.SpecProcess{Args: []string{"check"}}},
 		}
 	})
 	if o := <-l.outcome; !o.OK {

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/state"
 )
@@ -16,7 +14,7 @@ type Update struct {
 	Restart state.RestartPolicy `json:"restart,omitzero"`
 	// Resources are the container's limits, nil to leave them as they are. They
 	// count for the VMs of the restart policy too.
-	Resources *specs.LinuxResources `json:"resources,omitempty"`
+	Resources *api.Resources `json:"resources,omitempty"`
 	// CPUs and MemoryMiB are what the container shall have: its VM must have as
 	// much. 0 asks for nothing.
 	CPUs      int `json:"cpus,omitempty"`
@@ -56,7 +54,7 @@ func (s *supervisor) fits(u *Update) error {
 }
 
 // limit changes the container's limits, and those of the VMs to come.
-func (s *supervisor) limit(r *specs.LinuxResources) error {
+func (s *supervisor) limit(r *api.Resources) error {
 	resting := s.resting()
 	switch {
 	case !resting && !closed(s.running):

@@ -6,16 +6,17 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/state"
 )
 
 func TestUpdate(t *testing.T) {
 	limit := int64(5)
-	pids := &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}
+	pids := &api.Resources{Pids: &specs.LinuxPids{Limit: &limit}}
 	l := begin(t, &fakeVM{runs: true, rest: longestRest}, func(p *Plan) {
 		p.StopSignal = 3
 		p.VM.CPUs, p.VM.MemoryMiB = 2, 512
-		p.Start.Spec = &specs.Spec{Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
+		p.Start.Spec = &api.Spec{Linux: &api.SpecLinux{Resources: &api.Resources{}}}
 	})
 	<-l.outcome
 	ask := func(u *Update) string {
@@ -62,12 +63,12 @@ func TestUpdate(t *testing.T) {
 func TestUpdateBetweenTwoLives(t *testing.T) {
 	l := begin(t, &fakeVM{exit: 1, rest: longestRest}, func(p *Plan) {
 		withPolicy("always", 0)(p)
-		p.Start.Spec = &specs.Spec{Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
+		p.Start.Spec = &api.Spec{Linux: &api.SpecLinux{Resources: &api.Resources{}}}
 	})
 	l.until(state.PhaseRestarting)
 	n := l.s.successor(0)
 	limit := int64(5)
-	u := &Update{Restart: state.RestartPolicy{Name: state.RestartNo}, Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}}
+	u := &Update{Restart: state.RestartPolicy{Name: state.RestartNo}, Resources: &api.Resources{Pids: &specs.LinuxPids{Limit: &limit}}}
 	if r, err := l.command(Command{Op: OpUpdate, Update: u}).Reply(); err != nil || r.Error != "" {
 		t.Fatalf("%+v, %v", r, err)
 	}

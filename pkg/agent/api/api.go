@@ -18,8 +18,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Version of the protocol. Host and agent must agree exactly: both ship
@@ -173,7 +171,7 @@ type StartRequest struct {
 	ID string `json:"id"`
 	// Spec is the OCI runtime spec. root.path is ignored (it is SetupRequest.Root);
 	// root.readonly counts. process.user.uid/gid are ignored: see User.
-	Spec *specs.Spec `json:"spec"`
+	Spec *Spec `json:"spec"`
 	// User as in `docker run --user`: "", "name", "uid", "name:group", "uid:gid",
 	// ":gid"; resolved in the image's own /etc/passwd and /etc/group.
 	User string `json:"user,omitempty"`
@@ -227,7 +225,7 @@ type ExecRequest struct {
 	// Container that the process joins.
 	Container string `json:"container"`
 	// Process of the OCI runtime spec; process.user.uid/gid are ignored: see User.
-	Process *specs.Process `json:"process"`
+	Process *SpecProcess `json:"process"`
 	// User and GroupAdd as in StartRequest, resolved in the container's present files.
 	User     string   `json:"user,omitempty"`
 	GroupAdd []string `json:"groupAdd,omitempty"`

@@ -1,7 +1,5 @@
 package api
 
-import "github.com/opencontainers/runtime-spec/specs-go"
-
 // MethodUpdate changes the limits of a container that runs.
 const MethodUpdate Method = "update"
 
@@ -10,5 +8,5 @@ type UpdateRequest struct {
 	ID string `json:"id"`
 	// Resources of the OCI runtime spec: memory, pids, cpu. What is zero stays as
 	// it is; negative is no limit.
-	Resources *specs.LinuxResources `json:"resources"`
+	Resources *Resources `json:"resources"`
 }
