@@ -52,7 +52,7 @@ func sameCommand(root *cobra.Command, name string) *cobra.Command {
 // TestDockerFlags holds our commands to docker's: every flag that docker has is
 // either ours, with the same shorthand and type, or refused by its name.
 func TestDockerFlags(t *testing.T) {
-	root := newRootCommand(&app{})
+	root := newRootCommand(&app{}, nil)
 	for _, d := range dockerCommands(t) {
 		c := sameCommand(root, d.Name)
 		if c == nil {
@@ -87,7 +87,7 @@ func TestDockerFlags(t *testing.T) {
 func TestRefusedFlags(t *testing.T) {
 	for _, verb := range []string{"run", "create"} {
 		for _, d := range unsupportedCreateFlags() {
-			c, _, err := newRootCommand(&app{}).Find([]string{verb})
+			c, _, err := newRootCommand(&app{}, nil).Find([]string{verb})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,7 +131,7 @@ func TestNeverFlags(t *testing.T) {
 // TestVerbs checks that no verb of docker's is both here and refused, and that
 // each of ours is documented.
 func TestVerbs(t *testing.T) {
-	root := newRootCommand(&app{})
+	root := newRootCommand(&app{}, nil)
 	for _, verb := range unsupportedVerbs() {
 		if c, _, err := root.Find([]string{verb}); err == nil && c != root {
 			t.Errorf("%s is refused, and exists", verb)

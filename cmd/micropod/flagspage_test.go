@@ -50,7 +50,7 @@ func TestFlagsPage(t *testing.T) {
 
 func flagsMarkdown(t *testing.T) string {
 	t.Helper()
-	root := newRootCommand(&app{})
+	root := newRootCommand(&app{}, nil)
 	var b strings.Builder
 	b.WriteString(flagsIntro + "\n## Supported\n\n| Command | Docker's flags |\n|---|---|\n")
 	var refused []refusedFlag

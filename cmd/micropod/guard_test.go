@@ -9,13 +9,13 @@ import (
 // supervisor, which starts the VM.
 func TestSupervisorCommand(t *testing.T) {
 	a := &app{}
-	root := newRootCommand(a)
+	root := newRootCommand(a, nil)
 	if err := root.ParseFlags([]string{"--jailer=false", "--jail-ids", "70000-80000", "--log-format", "json", "-D"}); err != nil {
 		t.Fatal(err)
 	}
 	argv := supervisorCommand("/bin/micropod", "/root", a.globals)
 	b := &app{}
-	theirs := newRootCommand(b)
+	theirs := newRootCommand(b, nil)
 	if err := theirs.ParseFlags(argv[1:]); err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestJailIDs(t *testing.T) {
 	for variable, want := range map[string]string{"": "1900000000-1900065535", "70000-80000": "70000-80000"} {
 		t.Setenv("MICROPOD_JAIL_IDS", variable)
 		a := &app{}
-		if err := newRootCommand(a).ParseFlags(nil); err != nil {
+		if err := newRootCommand(a, nil).ParseFlags(nil); err != nil {
 			t.Fatal(err)
 		}
 		if a.globals.jailIDs != want || !a.globals.jailer {

@@ -70,7 +70,7 @@ func run(args []string, stdin, stdout, stderr *os.File) int {
 	ctx, interrupts := notifyInterrupts(context.Background())
 	defer interrupts.stop()
 	a := &app{in: stdin, out: stdout, err: stderr, open: openManager, interrupts: interrupts}
-	root := newRootCommand(a)
+	root := newRootCommand(a, args)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)

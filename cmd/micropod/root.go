@@ -29,8 +29,8 @@ Global Options:
 Run '{{.CommandPath}} COMMAND --help' for more information on a command.{{end}}
 `
 
-// newRootCommand is the tree of verbs.
-func newRootCommand(a *app) *cobra.Command {
+// newRootCommand is the tree of verbs, or what of it a command line needs.
+func newRootCommand(a *app, args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:                   "micropod [OPTIONS] COMMAND",
 		Short:                 "Run OCI images in microVMs",
@@ -57,6 +57,10 @@ func newRootCommand(a *app) *cobra.Command {
 	f.BoolVar(&a.globals.templates, "templates", true, "Start emulated VMs after the first from a guest that has booted")
 	f.BoolVar(&a.globals.jailer, "jailer", true, "As root, run Firecracker in a jail")
 	f.StringVar(&a.globals.jailIDs, "jail-ids", jailIDs(), "User and group IDs for jails (FIRST-LAST)")
+	if c := soleVerb(a, verbOf(args)); c != nil {
+		root.AddCommand(c)
+		return root
+	}
 	root.AddCommand(verbs(a)...)
 	root.AddCommand(testVerbs(a)...)
 	root.AddCommand(
@@ -75,6 +79,38 @@ func newRootCommand(a *app) *cobra.Command {
 		group("manifest", "Look at manifests in registries", newManifestInspectCommand(a)),
 	)
 	return root
+}
+
+// soleVerb is one of the verbs on the way to a container, nil for others: to make
+// all of them takes longer than what these do before they wait for somebody.
+func soleVerb(a *app, name string) *cobra.Command {
+	switch name {
+	case "run":
+		return newRunCommand(a)
+	case "create":
+		return newCreateCommand(a)
+	case "start":
+		return newStartCommand(a)
+	case "exec":
+		return newExecCommand(a)
+	case "supervise":
+		return newSuperviseCommand(a)
+	}
+	return nil
+}
+
+// verbOf is the verb of a command line, behind flags that stand before it. It
+// knows just enough of them; what it takes for a verb may be none.
+func verbOf(args []string) string {
+	for i := 0; i < len(args); i++ {
+		switch arg := args[i]; {
+		case slices.Contains([]string{"--root", "--log-format", "--jail-ids"}, arg):
+			i++ // its value
+		case !strings.HasPrefix(arg, "-"):
+			return arg
+		}
+	}
+	return ""
 }
 
 func verbs(a *app) []*cobra.Command {
