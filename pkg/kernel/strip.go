@@ -13,12 +13,15 @@ import (
 const maxSections = 1 << 12
 
 // needless are the sections of a module that only a debugger, a tracer or a
-// stack trace asks for. The kernel reads them all the same: it sorts the unwind
-// tables and checks the types, which took a third of the time to load a module.
+// stack trace asks for. The kernel reads them all the same: it checks the types,
+// sorts the unwind tables, makes files for each trace event, and looks for the name
+// of every traceable function among all symbols.
 func needless(name string) bool {
 	name = strings.TrimPrefix(name, ".rela")
-	return slices.Contains([]string{".BTF", ".BTF.ext", ".orc_unwind", ".orc_unwind_ip", ".orc_header", ".comment"}, name) ||
-		strings.HasPrefix(name, ".debug")
+	return slices.Contains([]string{
+		".BTF", ".BTF.ext", ".orc_unwind", ".orc_unwind_ip", ".orc_header", ".comment",
+		"_ftrace_events", "_ftrace_eval_map", "__mcount_loc",
+	}, name) || strings.HasPrefix(name, ".debug")
 }
 
 // errStrip says that a module is not of the kind that strip understands.
@@ -42,11 +45,14 @@ func strip(module []byte) ([]byte, error) {
 	if err := o.choose(); err != nil {
 		return nil, err
 	}
+	if err := o.dropTracing(); err != nil {
+		return nil, err
+	}
 	return o.write()
 }
 
 func parseObject(b []byte) (*object, error) {
-	o := &object{file: b}
+	o := &object{file: bytes.Clone(b)}
 	if err := binary.Read(bytes.NewReader(b), binary.LittleEndian, &o.header); err != nil {
 		return nil, errStrip
 	}
@@ -153,6 +159,78 @@ func (o *object) checkRelocations(s elf.Section64) error {
 		}
 	}
 	return nil
+}
+
+// dropTracing makes the calls of __fentry__, with which functions begin, what the
+// kernel would make of them by the table of their places: a no-op of five bytes.
+func (o *object) dropTracing() error {
+	for i, s := range o.sections {
+		if o.place[i] == 0 || elf.SectionType(s.Type) != elf.SHT_RELA {
+			continue
+		}
+		if err := o.dropCalls(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropCalls does it for the code that a section of relocations is about.
+func (o *object) dropCalls(s elf.Section64) error {
+	relocations, err := decode[elf.Rela64](o, s)
+	if err != nil {
+		return err
+	}
+	code, err := o.content(o.sections[s.Info])
+	if err != nil {
+		return err
+	}
+	table, err := o.content(s)
+	if err != nil {
+		return err
+	}
+	for i, r := range relocations {
+		name, err := o.symbolName(s.Link, elf.R_SYM64(r.Info))
+		if err != nil {
+			return err
+		}
+		if name != "__fentry__" {
+			continue
+		}
+		const size, call = 5, 0xe8
+		at := r.Off - 1
+		if kind := elf.R_X86_64(elf.R_TYPE64(r.Info)); kind != elf.R_X86_64_PLT32 && kind != elf.R_X86_64_PC32 ||
+			r.Off == 0 || at+size > uint64(len(code)) || code[at] != call {
+			return errStrip
+		}
+		copy(code[at:], []byte{0x0f, 0x1f, 0x44, 0x00, 0x00})
+		entry := table[i*binary.Size(r):]
+		binary.LittleEndian.PutUint64(entry[8:], elf.R_INFO(0, uint32(elf.R_X86_64_NONE)))
+	}
+	return nil
+}
+
+// symbolName is the name of a symbol of the table in section number in.
+func (o *object) symbolName(in, symbol uint32) (string, error) {
+	table := o.sections[in] // checked
+	symbols, err := o.content(table)
+	if err != nil {
+		return "", err
+	}
+	const entry = 24
+	if uint64(symbol)*entry+entry > uint64(len(symbols)) || int64(table.Link) >= int64(len(o.sections)) {
+		return "", errStrip
+	}
+	names, err := o.content(o.sections[table.Link])
+	if err != nil {
+		return "", err
+	}
+	at := binary.LittleEndian.Uint32(symbols[symbol*entry:])
+	if int64(at) >= int64(len(names)) {
+		return "", errStrip
+	}
+	name, _, _ := bytes.Cut(names[at:], []byte{0})
+	return string(name), nil
 }
 
 // lost reports whether a symbol is in a section that is left out.

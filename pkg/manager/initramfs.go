@@ -89,7 +89,7 @@ func (m *Manager) initramfs(k *kernel.Kernel) (string, error) {
 // initramfsKey names an initramfs by what goes into it.
 func initramfsKey(agent []AgentFile, k *kernel.Kernel) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "4 %s %v\n", k.Fingerprint(), moduleGroups(k))
+	fmt.Fprintf(h, "5 %s %v\n", k.Fingerprint(), moduleGroups(k))
 	for _, f := range agent {
 		fmt.Fprintf(h, "%s %o %d %q\n", f.Name, f.Mode, f.Size, f.Stamp)
 	}
