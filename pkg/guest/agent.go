@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -87,6 +88,11 @@ func agentMain() {
 func runAgent(log *console) error {
 	var p phases
 	p.mark("init")
+	if runtime.NumCPU() == 1 {
+		// Else a goroutine that waits in a system call, for the end of a process
+		// say, holds up the answer to the host until the runtime notices.
+		runtime.GOMAXPROCS(2)
+	}
 	ch, err := boot(log, &p)
 	if err != nil {
 		return err
