@@ -149,12 +149,9 @@ func (s *source) kind(t *testing.T, e ast.Expr) string {
 		return "integer, nanoseconds"
 	case "json.RawMessage":
 		return "JSON"
-	case "Resources":
-		return "object, OCI runtime spec's linux.resources"
-	case "SpecProcess":
-		return "object, OCI runtime spec's process"
-	case "Spec":
-		return "object, OCI runtime spec"
+	}
+	if name, ok := strings.CutPrefix(name, "specs."); ok {
+		return "object, OCI runtime spec's " + name
 	}
 	under, ok := s.types[name]
 	if !ok {
