@@ -124,3 +124,15 @@ func TestWritableFilled(t *testing.T) {
 		})
 	}
 }
+
+func TestSetBits(t *testing.T) {
+	for _, r := range [][2]int64{{0, 0}, {0, 1}, {0, 8}, {1, 8}, {7, 9}, {3, 30}, {8, 64}, {5, 64}, {16, 63}, {9, 9}} {
+		got := make([]byte, 8)
+		setBits(got, r[0], r[1])
+		for i := range int64(64) {
+			if set := got[i/8]>>(i%8)&1 == 1; set != (i >= r[0] && i < r[1]) {
+				t.Errorf("%v: bit %d is %v", r, i, set)
+			}
+		}
+	}
+}
