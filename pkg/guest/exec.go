@@ -153,7 +153,7 @@ func (a *agent) join(p *process, r api.ExecRequest) (phases, error) {
 	if err := stage.status.SetReadDeadline(time.Now().Add(execTimeout)); err != nil {
 		return nil, internal("stage", err)
 	}
-	status, err := stage.handshake(stageConfig{StartRequest: req})
+	status, err := stage.handshake(stageConfig{StartRequest: req}, nil)
 	if err != nil {
 		return nil, a.joinError(p, err)
 	}

@@ -41,7 +41,7 @@ func startStage(t *testing.T, r *reaper, part, root string, req api.StartRequest
 		code <- c
 	}()
 	l.closeChild()
-	if status, err = l.handshake(stageConfig{StartRequest: req, Root: root, Files: files}); err != nil {
+	if status, err = l.handshake(stageConfig{req, stagePlace{Root: root, Files: files}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	return l, pid, code, status

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -135,9 +137,11 @@ func (l *launcher) close() {
 	}
 }
 
-// handshake sends the configuration and waits for the stage's answer.
-func (l *launcher) handshake(c stageConfig) (stageStatus, error) {
-	b, err := json.Marshal(c)
+// handshake sends the configuration and waits for the stage's answer. text is the
+// request as JSON, if there is one: to encode it once more takes longer than all
+// else here.
+func (l *launcher) handshake(c stageConfig, text json.RawMessage) (stageStatus, error) {
+	b, err := c.encode(text)
 	if err != nil {
 		return stageStatus{}, internal("stage", err)
 	}
@@ -149,6 +153,26 @@ func (l *launcher) handshake(c stageConfig) (stageStatus, error) {
 	status, err := readStatus(l.status)
 	l.status.Close()
 	return status, err
+}
+
+// encode is the request, then what the agent adds.
+func (c stageConfig) encode(text json.RawMessage) ([]byte, error) {
+	place, err := json.Marshal(c.stagePlace)
+	if err == nil && text == nil {
+		text, err = json.Marshal(c.StartRequest)
+	}
+	return slices.Concat(text, place), err
+}
+
+// read is the other end of encode.
+func (c *stageConfig) read() error {
+	f := os.NewFile(fdConfig, "config")
+	defer f.Close()
+	d := json.NewDecoder(io.LimitReader(f, 2*api.MaxControl))
+	if err := d.Decode(&c.StartRequest); err != nil {
+		return err
+	}
+	return d.Decode(&c.stagePlace)
 }
 
 // terminal receives the master from the stage and opens one more slave.

@@ -55,7 +55,7 @@ const stopTimeout = 10 * time.Second
 
 // start starts a container; what it returns as after follows the process to
 // its end and must run once the reply is on its way.
-func (a *agent) start(c *control, r api.StartRequest) (any, func(), error) {
+func (a *agent) start(c *control, r api.StartRequest, text json.RawMessage) (any, func(), error) {
 	if err := checkStart(r); err != nil {
 		return nil, nil, err
 	}
@@ -67,7 +67,7 @@ func (a *agent) start(c *control, r api.StartRequest) (any, func(), error) {
 	if err := a.reserve(p); err != nil {
 		return nil, nil, err
 	}
-	return a.begin(p, func() (phases, error) { return a.launch(p, r) })
+	return a.begin(p, func() (phases, error) { return a.launch(p, r, text) })
 }
 
 // begin launches a process whose place is reserved.
@@ -109,8 +109,9 @@ func (a *agent) release(p *process) {
 	a.mu.Unlock()
 }
 
-// launch runs the container stage up to the moment before its exec.
-func (a *agent) launch(p *process, r api.StartRequest) (phases, error) {
+// launch runs the container stage up to the moment before its exec. text is the
+// request as it came.
+func (a *agent) launch(p *process, r api.StartRequest, text json.RawMessage) (phases, error) {
 	var marks phases
 	marks.mark("start")
 	var undo cleanup
@@ -123,6 +124,7 @@ func (a *agent) launch(p *process, r api.StartRequest) (phases, error) {
 		if r.Spec.Linux.Devices, err = guestDevices("/dev"); err != nil {
 			return nil, internal("dev", err)
 		}
+		text = nil // it does not hold these
 	}
 	p.cgroup, err = newCgroup(cgroupDir, "ctr-"+p.id, r.Spec.Linux.Resources)
 	if err != nil {
@@ -149,7 +151,7 @@ func (a *agent) launch(p *process, r api.StartRequest) (phases, error) {
 		_ = a.reaper.signal(p.pid, unix.SIGKILL)
 		<-p.exited
 	})
-	status, err := l.handshake(stageConfig{StartRequest: r, Root: rootDir, Files: files})
+	status, err := l.handshake(stageConfig{r, stagePlace{Root: rootDir, Files: files}}, text)
 	if err != nil {
 		return nil, err
 	}
@@ -375,6 +377,11 @@ func (c *cleanup) run() {
 // stageConfig is what the container stage is told.
 type stageConfig struct {
 	api.StartRequest
+	stagePlace
+}
+
+// stagePlace is what the agent adds to the host's request.
+type stagePlace struct {
 	Root  string            // the overlay
 	Files map[string]string // path in the container -> file of the guest
 }

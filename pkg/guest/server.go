@@ -150,7 +150,7 @@ func (a *agent) call(c *control, req api.Request) (result any, after func(), err
 	case api.MethodSetup:
 		return answer(req, a.setup)
 	case api.MethodStart:
-		return perform(req, func(r api.StartRequest) (any, func(), error) { return a.start(c, r) })
+		return perform(req, func(r api.StartRequest) (any, func(), error) { return a.start(c, r, req.Params) })
 	case api.MethodExec:
 		return perform(req, func(r api.ExecRequest) (any, func(), error) { return a.exec(c, r) })
 	case api.MethodSignal:

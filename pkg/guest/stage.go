@@ -54,12 +54,12 @@ func stageMain(args []string) int {
 	var err error
 	switch args[0] {
 	case "container":
-		if err = readConfig(&s.stageConfig); err == nil {
+		if err = s.stageConfig.read(); err == nil {
 			err = runSteps(s.container())
 		}
 	case "exec":
 		if err = hide(); err == nil {
-			err = readConfig(&s.stageConfig)
+			err = s.stageConfig.read()
 		}
 		if err == nil {
 			err = runSteps(s.joining())

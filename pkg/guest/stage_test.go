@@ -96,7 +96,7 @@ func runStage(t *testing.T, r *reaper, root string, req api.StartRequest) (out s
 		t.Fatal(err)
 	}
 	l.closeChild()
-	if _, err := l.handshake(stageConfig{StartRequest: req, Root: root, Files: files}); err != nil {
+	if _, err := l.handshake(stageConfig{req, stagePlace{Root: root, Files: files}}, nil); err != nil {
 		<-exited
 		return "", 0, err
 	}
