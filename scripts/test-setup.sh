@@ -52,6 +52,7 @@ bzip2           bzip2
 cpio            cpio
 unzip           unzip
 iproute2        ip
+nftables        nft
 linux-libc-dev  /usr/include/x86_64-linux-gnu/asm/unistd_64.h
 '
 

@@ -90,6 +90,11 @@ const (
 	ReapFreed      Point = "reap.freed"   // what a lost supervisor left is gone
 )
 
+// Points of networks.
+const (
+	NetworksWritten Point = "networks.written" // the networks and addresses are recorded
+)
+
 // Points of the files of a container, of which those called service are in the
 // supervisor of a VM that only serves them.
 const (
@@ -100,6 +105,18 @@ const (
 	ServiceUp       Point = "service.up"       // the command knows
 	ServiceFlushed  Point = "service.flushed"  // the guest has written its disk back
 	ServiceFreed    Point = "service.freed"    // the VM is gone
+)
+
+// Points of bridge networks. They are not swept with the others but by the tests
+// of pkg/network/bridge, which need root and no VM.
+const (
+	BridgeTables   Point = "bridge.tables"   // the rules are changed
+	BridgeLinked   Point = "bridge.linked"   // the bridge is there, down
+	BridgeRouted   Point = "bridge.routed"   // it has its gate and its routing rules
+	BridgeUp       Point = "bridge.up"       // it has its addresses, and is up
+	BridgePlugged  Point = "bridge.plugged"  // the VM's device is its port
+	BridgeUnrouted Point = "bridge.unrouted" // the bridge is down, its routing rules are gone
+	BridgeRemoved  Point = "bridge.removed"  // it is gone, its rules are not
 )
 
 // All lists the points in about the order in which a container comes to them.
@@ -114,7 +131,9 @@ func All() []Point {
 		SupervisorUp, SupervisorExited, SupervisorFlushed, SupervisorKilled, SupervisorFreed, SupervisorSettled,
 		ExecDialled, ExecStreams, ExecStarted, StopSent, StopEnded,
 		RemoveKilled, RemoveLocked, RemoveHidden, RemoveRecorded, ReapFreed,
+		NetworksWritten,
 		FilesLocked, FilesServed, FilesSent, ServiceRecorded, ServiceUp, ServiceFlushed, ServiceFreed,
+		BridgeTables, BridgeLinked, BridgeRouted, BridgeUp, BridgePlugged, BridgeUnrouted, BridgeRemoved,
 	}
 }
 

@@ -1,13 +1,18 @@
 // Package bridge is the host's side of bridge mode: a bridge for each network, a
-// TAP device of a VM as its port, and a table of nftables that says who may send
-// what where. It talks netlink and runs no program.
+// TAP device of a VM as its port, and tables of nftables that say who may send
+// what where. It talks netlink and runs no program. docs/bridge.md has the path of
+// a packet.
 //
-// A network's bridge and its rules are there while a VM is joined to it. What is
-// on the host is never asked for what should be: that is in the records of the
-// caller, so a firewall that somebody flushed is made again from them (Restore).
+// An endpoint joins before its VMM makes the device, is plugged when the device is
+// there, and leaves when the VM has ended; each may be done again. A network's
+// bridge and its elements in the tables are there while an endpoint is joined to
+// it. What is on the host is never asked for what should be: that is in the
+// records of the caller, so a firewall that somebody flushed is made again from
+// them (Restore), and until then nothing is open (gate.go).
 //
-// All changes are made under a lock of the file system; the functions are safe
-// for use by several processes.
+// All changes are made under a lock of the file system; the functions are safe for
+// use by several processes. They act on the network namespace of the calling
+// thread.
 package bridge
 
 import "net/netip"
@@ -29,12 +34,13 @@ type Network struct {
 }
 
 // Device is the name of the network's bridge.
-func (n Network) Device() string { return "mp-" + n.ID[:12] }
+func (n Network) Device() string { return bridgePrefix + n.ID[:bridgeIDSize] }
 
 // Endpoint is a NIC of a VM in a network.
 type Endpoint struct {
 	Network Network `json:"network"`
-	// VM is the VM's id; each rule of the endpoint has it as its comment.
+	// VM is the VM's id. Each element of the endpoint in the tables has it as its
+	// comment, with the device.
 	VM string `json:"vm"`
 	// Device is the name of the TAP device: unique on the host.
 	Device string `json:"device"`
@@ -51,12 +57,21 @@ type Endpoint struct {
 	NameServer uint16 `json:"nameServer,omitempty"`
 }
 
+// addresses are those that the endpoint's guest has.
+func (e Endpoint) addresses() []netip.Addr {
+	all := []netip.Addr{e.Address.Addr()}
+	if e.Address6.IsValid() {
+		all = append(all, e.Address6.Addr())
+	}
+	return all
+}
+
 // Forward is a published port, for packets that come from other hosts and other
 // guests; what the host itself sends is taken by a socket of the supervisor.
 type Forward struct {
 	Proto string `json:"proto"` // tcp or udp
-	// Host has an unspecified address for all that the host has. It is never one
-	// of loopback.
+	// Host has an unspecified address for all that the host has, of its family.
+	// One of loopback leads nowhere: it is kept from whoever is not on the host.
 	Host  netip.AddrPort `json:"host"`
 	Guest uint16         `json:"guest"`
 }

@@ -1,0 +1,155 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/micropod/micropod/internal/failpoint"
+	"github.com/micropod/micropod/pkg/state"
+)
+
+// locked runs change alone among all processes of the Host, with what its tables
+// have.
+func (h Host) locked(change func(*transaction) error) (err error) {
+	if !word(h.Table, maxVM) {
+		return fmt.Errorf("nftables table %.120q: not a name", h.Table)
+	}
+	lock, err := state.Lock(h.Lock)
+	if err != nil {
+		return fmt.Errorf("network lock: %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	t, err := openTables(h.Table)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	have, whole, err := t.read()
+	if err != nil {
+		return err
+	}
+	return change(&transaction{h, t, have, whole})
+}
+
+// transaction is a change under the lock.
+type transaction struct {
+	host   Host
+	tables *tables
+	// have is what the tables have, whole that no part of the policy lacks.
+	have  contents
+	whole bool
+}
+
+// set makes the tables have want.
+func (x *transaction) set(want contents) error {
+	if err := x.tables.change(x.have, want, x.whole); err != nil {
+		return err
+	}
+	x.have, x.whole = want, !want.empty()
+	failpoint.Here(failpoint.BridgeTables)
+	return nil
+}
+
+// Join makes room for an endpoint: the rules and its elements in them, and the
+// bridge of its network. The endpoint may be joined already; then what lacks is
+// made. Its device need not be there (Plug). An endpoint that could not join leaves
+// nothing.
+//
+// An address, a device name or a published port that another endpoint still has
+// in the rules is this one's from now on: who has it is decided elsewhere.
+func (h Host) Join(e Endpoint) error {
+	if err := e.validate(); err != nil {
+		return err
+	}
+	return h.locked(func(x *transaction) error {
+		this := func(p part) bool { return p == part{e.VM, e.Device} }
+		before := slices.ContainsFunc(x.have.parts(), this)
+		err := x.join(e)
+		if err == nil {
+			err = forgetClients(e.Forwards)
+		}
+		if err != nil && !before {
+			err = errors.Join(err, x.leave(this, nil, nil))
+		}
+		return err
+	})
+}
+
+func (x *transaction) join(e Endpoint) error {
+	want := x.have.clone()
+	want.add(e)
+	// First the rules: a bridge without them would be open.
+	if err := x.set(want); err != nil {
+		return err
+	}
+	return x.host.makeBridge(e.Network)
+}
+
+// Plug makes the device of an endpoint a port of its network's bridge, and up.
+// The device is its VMM's, who takes it away too. What of Join lacks is made.
+func (h Host) Plug(e Endpoint) error {
+	if err := e.validate(); err != nil {
+		return err
+	}
+	return h.locked(func(x *transaction) error {
+		if err := x.join(e); err != nil {
+			return err
+		}
+		return plug(e)
+	})
+}
+
+// Leave takes an endpoint away, and with the last one of a network its bridge,
+// with the last one of all the tables. It is no error that nothing is there.
+func (h Host) Leave(e Endpoint) error {
+	if err := e.validate(); err != nil {
+		return err
+	}
+	return h.locked(func(x *transaction) error {
+		bridges, err := x.unused(e.Network.Device(), e.Device)
+		if err != nil {
+			return err
+		}
+		return x.leave(func(p part) bool { return p == part{e.VM, e.Device} }, bridges, e.addresses())
+	})
+}
+
+// unused is the bridge, unless the tables are not whole and it has ports besides
+// device: then they do not say who else is there.
+func (x *transaction) unused(bridge, device string) ([]string, error) {
+	if x.whole {
+		return []string{bridge}, nil
+	}
+	used, err := otherPorts(bridge, device)
+	if used || err != nil {
+		return nil, err
+	}
+	return []string{bridge}, nil
+}
+
+// leave takes away the endpoints that gone is true of, then bridges that nobody
+// needs: those that the tables knew, and some. The tables come last: what they
+// do not have nobody would look for. The connections of the guests are forgotten,
+// and those of addresses.
+func (x *transaction) leave(gone func(part) bool, some []string, addresses []netip.Addr) error {
+	want := x.have.clone()
+	want.remove(gone)
+	needed := want.bridges()
+	for _, b := range append(x.have.known(), some...) {
+		if slices.Contains(needed, b) {
+			continue
+		}
+		if err := x.host.removeBridge(b); err != nil {
+			return err
+		}
+	}
+	addresses = append(x.have.addresses(gone), addresses...)
+	if err := x.set(want); err != nil {
+		return err
+	}
+	// An address may be another guest's already.
+	others := want.addresses(func(part) bool { return true })
+	return forgetGuests(slices.DeleteFunc(addresses, func(a netip.Addr) bool { return slices.Contains(others, a) }))
+}

@@ -1,0 +1,256 @@
+package bridge
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/failpoint"
+)
+
+// etherMTU is that of a bridge where the host has no way out to take it from.
+const etherMTU = 1500
+
+// mac is the address of a bridge, always the same, as guests remember that of
+// their gateway. It says whose the bridge is, too, from its first moment on.
+func (h Host) mac(bridge string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(h.Table + " " + bridge))
+	return net.HardwareAddr{0x02, 0x6d, sum[0], sum[1], sum[2], sum[3]}
+}
+
+func (h Host) owns(l netlink.Link) bool {
+	name := l.Attrs().Name
+	return l.Type() == "bridge" && strings.HasPrefix(name, bridgePrefix) && bytes.Equal(l.Attrs().HardwareAddr, h.mac(name))
+}
+
+// makeBridge makes the bridge of a network what it should be, and up. The
+// routing rules are there before, and go after the device is down: a rule without
+// its device is left over from somebody.
+func (h Host) makeBridge(n Network) error {
+	link, err := h.findOrAdd(n)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", n.Device(), err)
+	}
+	failpoint.Here(failpoint.BridgeLinked)
+	if err := addGate(link); err != nil {
+		return fmt.Errorf("bridge %s: %w", n.Device(), err)
+	}
+	if err := addRules(n.Device()); err != nil {
+		return err
+	}
+	failpoint.Here(failpoint.BridgeRouted)
+	if err := h.configure(link, n); err != nil {
+		return fmt.Errorf("bridge %s: %w", n.Device(), err)
+	}
+	failpoint.Here(failpoint.BridgeUp)
+	return nil
+}
+
+func (h Host) findOrAdd(n Network) (netlink.Link, error) {
+	link, err := find(n.Device())
+	if err != nil {
+		return nil, err
+	}
+	if link == nil {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.HardwareAddr = n.Device(), h.mac(n.Device())
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			return nil, fmt.Errorf("add: %w", err)
+		}
+		link, err = netlink.LinkByName(n.Device())
+		return link, err
+	}
+	if !h.owns(link) {
+		return nil, fmt.Errorf("a device of this name is there that is another's (a %s, %s)", link.Type(), link.Attrs().HardwareAddr)
+	}
+	return link, nil
+}
+
+func (h Host) configure(link netlink.Link, n Network) error {
+	mtu := n.MTU
+	if mtu == 0 {
+		mtu = uplinkMTU()
+	}
+	// Set after it was made: so the ports' MTU does not become the bridge's.
+	if err := netlink.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("set MTU %d: %w", mtu, err)
+	}
+	if err := bridgeSysctls(n); err != nil {
+		return err
+	}
+	if err := setAddress(link, netip.PrefixFrom(n.Gateway, n.Subnet.Bits())); err != nil {
+		return err
+	}
+	if n.Subnet6.IsValid() {
+		if err := setAddress(link, netip.PrefixFrom(n.Gateway6, n.Subnet6.Bits())); err != nil {
+			return err
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set up: %w", err)
+	}
+	return forwarding(n)
+}
+
+func setAddress(link netlink.Link, p netip.Prefix) error {
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD // else it is of no use until a first guest is there
+	}
+	if err := netlink.AddrReplace(link, a); err != nil {
+		return fmt.Errorf("set address %s: %w", p, err)
+	}
+	return nil
+}
+
+// uplinkMTU is that of the device by which the host reaches others.
+func uplinkMTU() int {
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		routes, _ := consistent(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_DST)
+		})
+		slices.SortStableFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
+		for _, r := range routes {
+			if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil && link.Attrs().MTU >= minMTU {
+				return min(link.Attrs().MTU, maxMTU)
+			}
+		}
+	}
+	return etherMTU
+}
+
+// plug makes the endpoint's device a port of its bridge.
+func plug(e Endpoint) error {
+	port, err := find(e.Device)
+	if err == nil && port == nil {
+		err = unix.ENODEV
+	}
+	if err != nil {
+		return fmt.Errorf("device %s: %w", e.Device, err)
+	}
+	bridge, err := netlink.LinkByName(e.Network.Device())
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", e.Network.Device(), err)
+	}
+	if err := setPort(port, bridge); err != nil {
+		return fmt.Errorf("device %s: %w", e.Device, err)
+	}
+	failpoint.Here(failpoint.BridgePlugged)
+	return nil
+}
+
+func setPort(port, bridge netlink.Link) error {
+	// The host has no address on this link, its bridge does.
+	if err := sysctl6("conf/"+port.Attrs().Name+"/disable_ipv6", "1"); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetMTU(port, bridge.Attrs().MTU); err != nil {
+		return fmt.Errorf("set MTU: %w", err)
+	}
+	if port.Attrs().MasterIndex != bridge.Attrs().Index {
+		if err := netlink.LinkSetMaster(port, bridge); err != nil {
+			return fmt.Errorf("make it a port of %s: %w", bridge.Attrs().Name, err)
+		}
+	}
+	if err := errors.Join(
+		netlink.LinkSetIsolated(port, false), netlink.LinkSetLearning(port, true), netlink.LinkSetHairpin(port, false),
+		// A guest is no bridge, and does not choose the way of frames.
+		netlink.LinkSetGuard(port, true), netlink.LinkSetRootBlock(port, true),
+	); err != nil {
+		return fmt.Errorf("set up as a port: %w", err)
+	}
+	if err := netlink.LinkSetUp(port); err != nil {
+		return fmt.Errorf("set up: %w", err)
+	}
+	return nil
+}
+
+// removeBridge takes a bridge of ours away, with its routing rules.
+func (h Host) removeBridge(bridge string) error {
+	link, err := find(bridge)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", bridge, err)
+	}
+	ours := link != nil && h.owns(link)
+	if ours {
+		if err := netlink.LinkSetDown(link); err != nil {
+			return fmt.Errorf("set bridge %s down: %w", bridge, err)
+		}
+	}
+	if ours || link == nil {
+		if err := deleteRules(bridge); err != nil {
+			return err
+		}
+	}
+	failpoint.Here(failpoint.BridgeUnrouted)
+	if ours {
+		if err := netlink.LinkDel(link); err != nil && !gone(err) {
+			return fmt.Errorf("delete bridge %s: %w", bridge, err)
+		}
+	}
+	failpoint.Here(failpoint.BridgeRemoved)
+	return nil
+}
+
+// find is nil when there is no such device.
+func find(name string) (netlink.Link, error) {
+	link, err := netlink.LinkByName(name)
+	if gone(err) {
+		return nil, nil
+	}
+	return link, err
+}
+
+func gone(err error) bool {
+	var missing netlink.LinkNotFoundError
+	return errors.As(err, &missing) || errors.Is(err, unix.ENODEV)
+}
+
+// consistent lists anew while others change what is listed: VMs come and go.
+func consistent[T any](list func() (T, error)) (got T, err error) {
+	const attempts = 100
+	for range attempts {
+		if got, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return got, err
+}
+
+// bridges are the names of those that are ours.
+func (h Host) bridges() ([]string, error) {
+	links, err := consistent(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	var all []string
+	for _, l := range links {
+		if h.owns(l) {
+			all = append(all, l.Attrs().Name)
+		}
+	}
+	return all, nil
+}
+
+// otherPorts is that a bridge has ports besides one.
+func otherPorts(bridge, device string) (bool, error) {
+	link, err := find(bridge)
+	if err != nil || link == nil {
+		return false, err
+	}
+	links, err := consistent(netlink.LinkList)
+	if err != nil {
+		return false, fmt.Errorf("list devices: %w", err)
+	}
+	return slices.ContainsFunc(links, func(l netlink.Link) bool {
+		return l.Attrs().MasterIndex == link.Attrs().Index && l.Attrs().Name != device
+	}), nil
+}

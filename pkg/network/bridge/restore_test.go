@@ -1,0 +1,284 @@
+package bridge
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestClosed flushes the firewall in each way: nothing is open, and Restore
+// mends it.
+func TestClosed(t *testing.T) {
+	for name, filtered := range map[string]bool{"bridge": false, "br_netfilter": true} {
+		for _, flush := range []string{"flush ruleset", "delete table bridge micropod-test", "delete table inet micropod-test"} {
+			t.Run(name+" "+flush, func(t *testing.T) {
+				t.Parallel()
+				testClosed(t, filtered, flush)
+			})
+		}
+	}
+}
+
+func testClosed(t *testing.T, filtered bool, flush string) {
+	l := newLab(t)
+	l.bridgeFilter(filtered)
+	e, other := testEndpoint(testNetwork(1), 2), testEndpoint(testNetwork(2), 2)
+	e.Forwards = []Forward{
+		{"tcp", netip.MustParseAddrPort(hostLAN + ":8080"), 80}, {"udp", netip.MustParseAddrPort(hostLAN + ":8080"), 80},
+	}
+	g, o := l.guest(e), l.guest(other)
+	works := func() {
+		t.Helper()
+		check(t, reach{"internet", g, "198.51.100.9:80", hostUp}, reach{"internet, IPv6", g, "[fd00:1::1]:80", hostUp6},
+			reach{"internet, another network", o, "198.51.100.9:80", hostUp}, reach{"published", l.lan, hostLAN + ":8080", client})
+	}
+	works()
+	l.host.run("nft " + flush)
+	check(t, reach{"internet", g, "198.51.100.9:80", ""}, reach{"internet, IPv6", g, "[fd00:1::1]:80", ""},
+		reach{"metadata", g, "169.254.169.254:80", ""}, reach{"LAN", g, client + ":80", ""}, reach{"another network", g, "10.89.2.2:80", ""},
+		reach{"guest from the LAN", l.lan, "10.89.1.2:80", ""}, reach{"published", l.lan, hostLAN + ":8080", ""},
+		reach{"guest from the host", l.host, "10.89.1.2:80", ""})
+	closedToPackets(t, l, g)
+	l.wantIntact(false, e, other)
+	l.restore(e, other)
+	l.wantIntact(true, e, other)
+	l.wantIntact(false, e)
+	works()
+	check(t, reach{"guest from the LAN", l.lan, "10.89.1.2:80", ""})
+}
+
+func (l *lab) restore(all ...Endpoint) {
+	l.t.Helper()
+	l.host.do(func() error { return l.h.Restore(func() ([]Endpoint, error) { return all, nil }) })
+}
+
+func (l *lab) wantIntact(want bool, all ...Endpoint) {
+	l.t.Helper()
+	l.host.do(func() error {
+		got, err := l.h.Intact(all)
+		if got != want {
+			l.t.Errorf("intact: %v, want %v", got, want)
+		}
+		return err
+	})
+}
+
+// closedToPackets is that not even one packet gets anywhere.
+func closedToPackets(t *testing.T, l *lab, g *space) {
+	t.Helper()
+	up, in := l.internet.wire("eth0"), g.wire("eth0")
+	gateway := l.h.mac(testNetwork(1).Device()).String()
+	in.send(ether(gateway, mac2, unix.ETH_P_IP, ip4("10.89.1.2", "198.51.100.9", udpHeader(9, 9, "outward"))))
+	in.send(ether(gateway, mac2, unix.ETH_P_IPV6, ip6("fd00:89:1::2", "fd00:1::1", unix.IPPROTO_UDP, udpHeader(9, 9, "outward"))))
+	if _, found := up.until("outward"); found {
+		t.Error("a packet of a guest leaves the host")
+	}
+	router := l.host.macOf("lan0")
+	lan := l.lan.wire("eth0")
+	lan.send(ether(router, macX, unix.ETH_P_IP, ip4(client, "10.89.1.2", udpHeader(9, 9, "inward"))))
+	lan.send(ether(router, macX, unix.ETH_P_IPV6, ip6(client6, "fd00:89:1::2", unix.IPPROTO_UDP, udpHeader(9, 9, "inward"))))
+	if _, found := in.until("inward"); found {
+		t.Error("a packet of the LAN comes to a guest")
+	}
+}
+
+// snapshot is all that there is of ours, as other programs see it. The lab's own
+// links are left out: they may still be coming up.
+func (l *lab) snapshot() string {
+	var all []string
+	for _, c := range []string{"nft list ruleset", "ip -oneline link", "ip -oneline address", "ip rule", "ip -6 rule", "ip route show table all", "tc qdisc"} {
+		for line := range strings.Lines(l.host.run(c)) {
+			if !strings.Contains(line, " up0") && !strings.Contains(line, " lan0") {
+				all = append(all, c+": "+strings.TrimRight(line, "\n"))
+			}
+		}
+	}
+	return strings.Join(all, "\n")
+}
+
+// wantSnapshot compares with what there was.
+func (l *lab) wantSnapshot(when, want string) {
+	l.t.Helper()
+	a, b := strings.Split(l.snapshot(), "\n"), strings.Split(want, "\n")
+	for _, s := range a {
+		if !slices.Contains(b, s) {
+			l.t.Errorf("%s there is: %s", when, s)
+		}
+	}
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			l.t.Errorf("%s there is not: %s", when, s)
+		}
+	}
+}
+
+// TestLeave is that the last one leaves nothing, and any other one the rest.
+func TestLeave(t *testing.T) {
+	l := newLab(t)
+	l.host.run("nft add table inet someone")
+	before := l.snapshot()
+	n := testNetwork(1)
+	a, b := testEndpoint(n, 2), testEndpoint(n, 3)
+	a.NameServer, a.Forwards = 5301, []Forward{
+		{"tcp", netip.MustParseAddrPort("0.0.0.0:8080"), 80}, {"udp", netip.MustParseAddrPort("[::]:8080"), 80},
+		{"tcp", netip.MustParseAddrPort("127.0.0.1:8080"), 80}, {"tcp", netip.MustParseAddrPort(hostLAN + ":8080"), 80},
+	}
+	l.host.do(func() error { return l.h.Join(b) })
+	one := l.snapshot()
+	for range 2 { // again is no error, and changes nothing
+		l.host.do(func() error { return l.h.Join(a) })
+	}
+	if two := l.snapshot(); two == one || !strings.Contains(two, a.owner()) {
+		t.Errorf("nothing is there of the one who joined:\n%s", two)
+	}
+	for range 2 {
+		l.host.do(func() error { return l.h.Leave(a) })
+	}
+	l.wantSnapshot("after one of two left", one)
+	for range 2 {
+		l.host.do(func() error { return l.h.Leave(b) })
+	}
+	l.wantSnapshot("after the last one left", before)
+	l.wantIntact(true)
+}
+
+// TestLeaveAfterFlush keeps the bridge of the others.
+func TestLeaveAfterFlush(t *testing.T) {
+	l := newLab(t)
+	before := l.snapshot()
+	n := testNetwork(1)
+	a, b := testEndpoint(n, 2), testEndpoint(n, 3)
+	l.guest(a)
+	g := l.guest(b)
+	l.host.run("nft flush ruleset")
+	l.host.do(func() error { return l.h.Leave(a) })
+	l.host.do(func() error { return l.h.Remove(func(string) bool { return false }) })
+	l.restore(b)
+	check(t, reach{"internet", g, "198.51.100.9:80", hostUp})
+	for _, dev := range []string{a.Device, b.Device} { // as VMs that end do
+		l.host.run("ip link del " + dev)
+	}
+	l.host.do(func() error { return l.h.Leave(b) })
+	l.wantSnapshot("in the end", before)
+}
+
+// TestConnectionsGoOn while all is made anew.
+func TestConnectionsGoOn(t *testing.T) {
+	l := newLab(t)
+	e := testEndpoint(testNetwork(1), 2)
+	g := l.guest(e)
+	var server net.Listener
+	l.internet.do(func() (err error) {
+		server, err = net.Listen("tcp", "198.51.100.9:81")
+		return err
+	})
+	defer server.Close()
+	var inside, outside net.Conn
+	g.do(func() (err error) {
+		inside, err = net.DialTimeout("tcp", server.Addr().String(), 20*patience)
+		return err
+	})
+	defer inside.Close()
+	outside, err := server.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outside.Close()
+	for _, change := range []func(){func() {}, func() { l.restore(e) }, func() { l.host.run("nft flush ruleset"); l.restore(e) }} {
+		change()
+		for _, way := range [][2]net.Conn{{inside, outside}, {outside, inside}} {
+			_ = way[1].SetDeadline(time.Now().Add(20 * patience))
+			if _, err := way[0].Write([]byte("?")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := way[1].Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestRestoreBridge is after somebody deleted a bridge, and after VMs ended of
+// which nobody took leave.
+func TestRestoreBridge(t *testing.T) {
+	l := newLab(t)
+	e, gone := testEndpoint(testNetwork(1), 2), testEndpoint(testNetwork(2), 2)
+	g := l.guest(e)
+	l.host.do(func() error { return l.h.Join(gone) })
+	l.host.run("ip link del " + e.Network.Device())
+	l.wantIntact(false, e, gone)
+	check(t, reach{"internet", g, "198.51.100.9:80", ""})
+	l.restore(e)
+	check(t, reach{"internet", g, "198.51.100.9:80", hostUp})
+	if got := l.snapshot(); strings.Contains(got, gone.VM) || strings.Contains(got, gone.Network.Device()) {
+		t.Errorf("what was there of others still is:\n%s", got)
+	}
+}
+
+// TestJoinMends is that a rule which somebody deleted is there again after what
+// comes next, whoever it is of.
+func TestJoinMends(t *testing.T) {
+	l := newLab(t)
+	a, b := testEndpoint(testNetwork(1), 2), testEndpoint(testNetwork(2), 2)
+	l.host.do(func() error { return l.h.Join(a) })
+	l.host.do(func() error { return l.h.Join(b) })
+	want := l.snapshot()
+	for _, c := range []string{
+		"flush chain inet micropod-test forward", "delete chain inet micropod-test leave",
+		"delete table bridge micropod-test",
+	} {
+		l.host.run("nft flush chain inet micropod-test forward")
+		l.host.run("nft " + c)
+		l.wantIntact(false, a, b)
+		l.host.do(func() error { return l.h.Join(b) })
+		if c != "delete table bridge micropod-test" { // with it the elements are gone that it had of others
+			l.wantSnapshot("after Join", want)
+		}
+		l.restore(a, b)
+	}
+}
+
+// TestLeftovers are of VMs that are no more.
+func TestLeftovers(t *testing.T) {
+	l := newLab(t)
+	before := l.snapshot()
+	n := testNetwork(1)
+	dead, alive, deadToo := testEndpoint(n, 2), testEndpoint(n, 3), testEndpoint(testNetwork(2), 2)
+	for _, e := range []Endpoint{dead, alive, deadToo} {
+		l.host.do(func() error { return l.h.Join(e) })
+	}
+	living := func(vm string) bool { return vm == alive.VM }
+	l.wantLeftovers(living, "rules of "+dead.Device, "rules of "+deadToo.Device)
+	l.host.do(func() error { return l.h.Remove(living) })
+	l.wantLeftovers(living)
+	l.host.do(func() error { return l.h.Join(deadToo) })
+	l.host.do(func() error { return l.h.Leave(alive) })
+	// A bridge that nobody knows of, and a rule without its bridge.
+	l.host.run("nft flush ruleset")
+	l.wantLeftovers(living, "bridge "+deadToo.Network.Device())
+	l.host.run("ip link del " + deadToo.Network.Device())
+	l.wantLeftovers(living, "bridge "+deadToo.Network.Device())
+	l.host.do(func() error { return l.h.Remove(living) })
+	l.wantLeftovers(living)
+	l.wantSnapshot("in the end", before)
+}
+
+func (l *lab) wantLeftovers(living func(string) bool, want ...string) {
+	l.t.Helper()
+	var got []string
+	l.host.do(func() error {
+		all, err := l.h.Leftovers(living)
+		for _, x := range all {
+			got = append(got, x.String())
+		}
+		return err
+	})
+	if !slices.Equal(got, want) {
+		l.t.Errorf("leftovers %q, want %q", got, want)
+	}
+}
