@@ -81,8 +81,12 @@ func (c *conn) over() bool {
 // DialTCP connects a client of a published port to the guest, under the
 // client's own address and port where that can be.
 func (n *Network) DialTCP(ctx context.Context, client netip.AddrPort, port uint16) (relay.Stream, error) {
+	return n.streamTo(ctx, n.policy.source(client), port)
+}
+
+// streamTo connects to the guest from an address, if need be from another port.
+func (n *Network) streamTo(ctx context.Context, from netip.AddrPort, port uint16) (relay.Stream, error) {
 	to := netip.AddrPortFrom(n.c.Guest.Addr(), port)
-	from := n.policy.source(client)
 	c, err := n.connect(ctx, from, to)
 	if errors.Is(err, errInUse) {
 		// Another connection of the client has it, to another port.

@@ -2,6 +2,7 @@ package usernet
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
@@ -12,10 +13,15 @@ import (
 type filter struct {
 	mac, gatewayMAC [6]byte
 	addr, gateway   [4]byte
+	peers           netip.Prefix // others may be there; invalid for nobody
 }
 
 func newFilter(c Config) filter {
-	return filter{mac: [6]byte(c.GuestMAC), gatewayMAC: [6]byte(c.GatewayMAC), addr: c.Guest.Addr().As4(), gateway: c.Gateway.As4()}
+	f := filter{mac: [6]byte(c.GuestMAC), gatewayMAC: [6]byte(c.GatewayMAC), addr: c.Guest.Addr().As4(), gateway: c.Gateway.As4()}
+	if c.Peers != nil {
+		f.peers = c.Guest.Masked()
+	}
+	return f
 }
 
 // Offsets in a frame: Ethernet, then IPv4.
@@ -44,9 +50,10 @@ func (f filter) admits(frame []byte) bool {
 }
 
 // admitsARP lets a guest speak as itself, or before it has an address: RFC 826,
-// RFC 5227. It may ask for the gateway only: the stack, which takes every address
-// for its own, would answer for all of them, the guest's included. It may answer
-// whoever asks: that is the stack in the name of a client.
+// RFC 5227. It may ask for the gateway and others of its network, for which the
+// gateway stands: the stack, which takes every address for its own, would answer
+// for all of them, the guest's included. It may answer whoever asks: that is the
+// stack in the name of a client.
 func (f filter) admitsARP(frame []byte) bool {
 	a := header.ARP(frame[body:])
 	if [6]byte(a.HardwareAddressSender()) != f.mac {
@@ -56,5 +63,7 @@ func (f filter) admitsARP(frame []byte) bool {
 	if a.Op() == header.ARPReply {
 		return sender == f.addr
 	}
-	return (sender == f.addr || sender == [4]byte{}) && [4]byte(a.ProtocolAddressTarget()) == f.gateway
+	target := [4]byte(a.ProtocolAddressTarget())
+	known := target == f.gateway || target != f.addr && f.peers.Contains(netip.AddrFrom4(target))
+	return known && (sender == f.addr || sender == [4]byte{})
 }

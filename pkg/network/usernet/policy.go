@@ -4,24 +4,27 @@ import "net/netip"
 
 // policy decides where a connection of the guest goes.
 type policy struct {
-	gateway netip.Addr
-	host    func() netip.Addr
-	guest   netip.Prefix
+	gateway  netip.Addr
+	host     func() netip.Addr
+	guest    netip.Prefix
+	internal bool
 }
 
 // target is the address that the host dials for a connection of the guest to
-// dst; ok is false when the guest may not reach it. Names go their own way
-// before.
+// dst; ok is false when the guest may not reach it. Names and peers go their own
+// way before.
 func (p policy) target(dst netip.AddrPort) (to netip.AddrPort, ok bool) {
 	addr := dst.Addr().Unmap()
 	switch {
+	case p.internal:
+		return netip.AddrPort{}, false
 	case addr.Is4() != p.gateway.Is4():
 		return netip.AddrPort{}, false // the guest has no such address to answer with
 	case addr == p.gateway:
 		host := p.host()
 		return netip.AddrPortFrom(host, dst.Port()), !forbidden(host)
 	case p.guest.Contains(addr):
-		return netip.AddrPort{}, false // nobody else is in its network
+		return netip.AddrPort{}, false // never by the host's networks
 	case forbidden(addr):
 		return netip.AddrPort{}, false
 	}

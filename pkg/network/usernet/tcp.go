@@ -46,7 +46,7 @@ func (n *Network) outboundTCP(r *tcp.ForwarderRequest) {
 		}
 		return
 	}
-	out, err := n.dialTCP(dst)
+	out, err := n.dialOut(r.ID())
 	if err != nil {
 		n.c.Log.Debug("connection of the guest refused", "to", dst, "err", err)
 		// A server that does not answer gives no answer to the guest either.
@@ -55,10 +55,23 @@ func (n *Network) outboundTCP(r *tcp.ForwarderRequest) {
 	}
 	c := n.accept(r)
 	if c == nil {
-		out.Close()
+		out.Reset()
 		return
 	}
-	relay.Streams(n.ctx, c, relay.TCP{TCPConn: out})
+	relay.Streams(n.ctx, c, out)
+}
+
+// dialOut connects to whom the guest means.
+func (n *Network) dialOut(id stack.TransportEndpointID) (relay.Stream, error) {
+	dst := local(id)
+	if n.policy.peer(dst.Addr()) {
+		return n.dialPeer(id)
+	}
+	c, err := n.dialTCP(dst)
+	if err != nil {
+		return nil, err
+	}
+	return relay.TCP{TCPConn: c}, nil
 }
 
 // accept completes the guest's connection; nil if that cannot be.
@@ -101,4 +114,9 @@ func (n *Network) dialHost(to netip.AddrPort) (*net.TCPConn, error) {
 // local is what the guest meant to reach; the stack speaks in its place.
 func local(id stack.TransportEndpointID) netip.AddrPort {
 	return netip.AddrPortFrom(fromAddress(id.LocalAddress), id.LocalPort)
+}
+
+// remote is what the guest says to be.
+func remote(id stack.TransportEndpointID) netip.AddrPort {
+	return netip.AddrPortFrom(fromAddress(id.RemoteAddress), id.RemotePort)
 }

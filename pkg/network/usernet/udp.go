@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -20,8 +21,8 @@ import (
 // outboundUDP sees the first packet of each flow of the guest. What it does not
 // take is answered with "port unreachable".
 func (n *Network) outboundUDP(r *udp.ForwarderRequest) bool {
-	to, ok := n.policy.target(local(r.ID()))
-	if !ok {
+	dial := n.flowDialer(r.ID())
+	if dial == nil {
 		return false
 	}
 	var wq waiter.Queue
@@ -36,44 +37,72 @@ func (n *Network) outboundUDP(r *udp.ForwarderRequest) bool {
 	}
 	go func() {
 		defer n.wg.Done()
-		host, err := n.dialUDP(to)
-		if err != nil {
-			n.c.Log.Debug("flow of the guest refused", "to", to, "err", err)
-			guest.Close()
-			return
-		}
-		n.relayFlow(guest, host, to.Port())
+		n.carry(guest, local(r.ID()), dial)
 	}()
 	return true
 }
 
+// dialer opens the far end of a flow.
+type dialer func(context.Context) (relay.Socket, error)
+
+// flowDialer is the way to whom the guest means, nil where there is none.
+func (n *Network) flowDialer(id stack.TransportEndpointID) dialer {
+	dst := local(id)
+	if n.policy.peer(dst.Addr()) {
+		if !n.reachesPeers(id) {
+			return nil
+		}
+		return func(ctx context.Context) (relay.Socket, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			return n.c.Peers.DialUDP(ctx, remote(id), dst)
+		}
+	}
+	to, ok := n.policy.target(dst)
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context) (relay.Socket, error) { return n.dialUDP(ctx, to) }
+}
+
 // dialUDP connects a socket that cannot broadcast: Go's may, and whether an
 // address is one depends on the host's networks.
-func (n *Network) dialUDP(to netip.AddrPort) (relay.UDP, error) {
+func (n *Network) dialUDP(ctx context.Context, to netip.AddrPort) (relay.UDP, error) {
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0) })
 		return errors.Join(cerr, err)
 	}}
-	c, err := d.DialContext(n.ctx, "udp", n.reroute(to).String())
+	c, err := d.DialContext(ctx, "udp", n.reroute(to).String())
 	if err != nil {
 		return relay.UDP{}, err
 	}
 	return relay.UDP{UDPConn: c.(*net.UDPConn)}, nil
 }
 
-// relayFlow copies datagrams both ways until the flow is over.
-func (n *Network) relayFlow(guest *datagrams, host relay.UDP, port uint16) {
-	f := n.flows.Open(port, func() {
+// carry opens a flow and copies datagrams both ways until it is over. It counts
+// from the beginning: to find a peer takes a while, and a guest may ask for many.
+func (n *Network) carry(guest *datagrams, to netip.AddrPort, dial dialer) {
+	ctx, cancel := context.WithCancel(n.ctx)
+	f := n.flows.Open(to.Port(), func() {
+		cancel()
 		guest.Close()
-		host.Close()
 	})
+	defer f.Close()
+	far, err := dial(ctx)
+	if err != nil {
+		n.c.Log.Debug("flow of the guest refused", "to", to, "err", err)
+		return
+	}
+	defer far.Close()
+	stop := context.AfterFunc(ctx, func() { far.Close() })
+	defer stop()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.Copy(n.ctx, host, guest, false)
+		f.Copy(ctx, far, guest, false)
 	}()
-	f.Copy(n.ctx, guest, host, true)
+	f.Copy(ctx, guest, far, true)
 	<-done
 }
 
@@ -127,7 +156,12 @@ func (d *datagrams) receive(buffers *relay.Buffers, f func([]byte) error) (empty
 // DialUDP opens a flow of a client of a published port to the guest, under the
 // client's own address and port where that can be.
 func (n *Network) DialUDP(_ context.Context, client netip.AddrPort, port uint16) (relay.Socket, error) {
-	from, to := n.policy.source(client), netip.AddrPortFrom(n.c.Guest.Addr(), port)
+	return n.flowTo(n.policy.source(client), port)
+}
+
+// flowTo opens a flow to the guest from an address, if need be from another port.
+func (n *Network) flowTo(from netip.AddrPort, port uint16) (relay.Socket, error) {
+	to := netip.AddrPortFrom(n.c.Guest.Addr(), port)
 	d, err := n.connectUDP(from, to)
 	if errors.Is(err, errInUse) {
 		// Another flow of the client has it.

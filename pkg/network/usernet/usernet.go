@@ -61,7 +61,11 @@ type Config struct {
 	// none. It is called for each connection. A loopback address is not used:
 	// what listens there only is not meant for others.
 	Host func() netip.Addr
-	Log  *slog.Logger
+	// Peers are the others in the guest's network; nil for none.
+	Peers Peers
+	// Internal keeps the guest from all but Names and Peers.
+	Internal bool
+	Log      *slog.Logger
 }
 
 const nic tcpip.NICID = 1
@@ -103,7 +107,7 @@ func New(c Config) (*Network, error) {
 	n := &Network{
 		c:       c,
 		ports:   ports,
-		policy:  policy{gateway: c.Gateway, host: c.Host, guest: c.Guest},
+		policy:  policy{gateway: c.Gateway, host: c.Host, guest: c.Guest, internal: c.Internal},
 		reroute: func(to netip.AddrPort) netip.AddrPort { return to },
 		limits:  l, streams: semaphore.NewWeighted(int64(l.streams)), flows: relay.NewFlows(l.flows),
 	}

@@ -76,6 +76,12 @@ func guestStack(t *testing.T, f *os.File) *stack.Stack {
 // newGuest is guestStack with an end before the test's.
 func newGuest(t *testing.T, f *os.File) (s *stack.Stack, stop func()) {
 	t.Helper()
+	return newGuestAt(t, f, guestNet)
+}
+
+// newGuestAt is newGuest with another address.
+func newGuestAt(t *testing.T, f *os.File, at netip.Prefix) (s *stack.Stack, stop func()) {
+	t.Helper()
 	file, err := duplicate(f)
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +102,7 @@ func newGuest(t *testing.T, f *os.File) (s *stack.Stack, stop func()) {
 	if err := s.CreateNIC(nic, ethernet.New(w.ep)); err != nil {
 		t.Fatal(err)
 	}
-	own := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(guestNet.Addr()), PrefixLen: 24}}
+	own := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(at.Addr()), PrefixLen: at.Bits()}}
 	if err := s.AddProtocolAddress(nic, own, stack.AddressProperties{}); err != nil {
 		t.Fatal(err)
 	}

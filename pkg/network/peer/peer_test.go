@@ -1,0 +1,269 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/micropod/micropod/pkg/network/relay"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	front = strings.Repeat("ab", networkSize)
+	back  = strings.Repeat("cd", networkSize)
+	here  = netip.MustParsePrefix("10.66.0.2/24")
+	other = netip.MustParseAddrPort("10.66.0.3:5000")
+)
+
+// loopback is a guest: what it listens at is on loopback.
+type loopback struct{ from chan<- netip.AddrPort }
+
+func (l loopback) DialTCP(ctx context.Context, from netip.AddrPort, port uint16) (relay.Stream, error) {
+	if l.from != nil {
+		l.from <- from
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return nil, err
+	}
+	return relay.TCP{TCPConn: c.(*net.TCPConn)}, nil
+}
+
+func (l loopback) DialUDP(_ context.Context, _ netip.AddrPort, port uint16) (relay.Socket, error) {
+	c, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port)})
+	if err != nil {
+		return nil, err
+	}
+	return relay.UDP{UDPConn: c}, nil
+}
+
+// serving is a supervisor with a guest in the network front.
+func serving(t *testing.T, g Guest, l Limits) (s *Server, socket string) {
+	t.Helper()
+	// Deeper than a socket's path may be.
+	dir := filepath.Join(t.TempDir(), strings.Repeat("deep", 30))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	s, err = Listen(fmt.Sprintf("/proc/self/fd/%d/peer.sock", f.Fd()), l, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	if err := s.Serve([]Member{{Network: front, Address: here, Gateway: netip.MustParseAddr("10.66.0.1"), Guest: g}}); err != nil {
+		t.Fatal(err)
+	}
+	return s, filepath.Join(dir, "peer.sock")
+}
+
+// request is a good one, to a port.
+func request(port uint16) Request {
+	return Request{Network: front, From: other, To: netip.AddrPortFrom(here.Addr(), port)}
+}
+
+// server runs serve on each connection to a port of the guest.
+func server(t *testing.T, serve func(*net.TCPConn)) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(c.(*net.TCPConn))
+		}
+	}()
+	return uint16(l.Addr().(*net.TCPAddr).Port)
+}
+
+func dialTCP(t *testing.T, socket string, r Request) (relay.Stream, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	return DialTCP(ctx, socket, r)
+}
+
+func mustDial(t *testing.T, socket string, r Request) relay.Stream {
+	t.Helper()
+	c, err := dialTCP(t, socket, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestStream(t *testing.T) {
+	from := make(chan netip.AddrPort, 1)
+	_, socket := serving(t, loopback{from}, full())
+	port := server(t, func(c *net.TCPConn) { // answers after the end of what it gets
+		b, _ := io.ReadAll(c)
+		c.Write(append([]byte("got "), b...))
+		c.Close()
+	})
+	c := mustDial(t, socket, request(port))
+	if got := <-from; got != other {
+		t.Errorf("the guest was to see %s, want %s", got, other)
+	}
+	text := bytes.Repeat([]byte("0123456789"), 100_000)
+	if _, err := c.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	small := make([]byte, 3) // does not hold a message
+	if _, err := io.ReadFull(c, small); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(c)
+	if err != nil || string(small)+string(rest) != "got "+string(text) {
+		t.Errorf("%d bytes came back, %v", len(small)+len(rest), err)
+	}
+}
+
+// A connection that breaks in one guest is no end in the other.
+func TestResets(t *testing.T) {
+	_, socket := serving(t, loopback{}, full())
+	c := mustDial(t, socket, request(server(t, func(c *net.TCPConn) {
+		c.Write([]byte("half"))
+		c.SetLinger(0)
+		c.Read(make([]byte, 1))
+		c.Close()
+	})))
+	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	c.Write([]byte("x"))
+	if _, err := c.Read(make([]byte, 9)); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("after a reset: %v", err)
+	}
+	seen := make(chan error, 1)
+	d := mustDial(t, socket, request(server(t, func(c *net.TCPConn) {
+		_, err := io.ReadAll(c)
+		seen <- err
+	})))
+	d.Write([]byte("half"))
+	d.Reset()
+	if err := <-seen; !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the guest saw %v, want a reset", err)
+	}
+}
+
+func echoing(t *testing.T) uint16 {
+	t.Helper()
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pc.Close() })
+	go func() {
+		buf := make([]byte, 1<<16)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			pc.WriteTo(buf[:n], from)
+		}
+	}()
+	return uint16(pc.LocalAddr().(*net.UDPAddr).Port)
+}
+
+func TestDatagrams(t *testing.T) {
+	_, socket := serving(t, loopback{}, full())
+	port := echoing(t)
+	c, err := DialUDP(t.Context(), socket, request(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, text := range []string{"a", "", strings.Repeat("x", 65507)} {
+		if err := echoed(c, text); err != nil {
+			t.Errorf("%d bytes: %v", len(text), err)
+		}
+	}
+	err = c.Receive(time.Now().Add(time.Millisecond), &relay.Buffers{}, func([]byte) error { return nil })
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("nothing to receive: %v", err)
+	}
+}
+
+func echoed(c relay.Socket, text string) error {
+	if _, err := c.Write([]byte(text)); err != nil {
+		return err
+	}
+	return c.Receive(time.Now().Add(20*time.Second), &relay.Buffers{}, func(b []byte) error {
+		if string(b) != text {
+			return fmt.Errorf("%d bytes came back", len(b))
+		}
+		return nil
+	})
+}
+
+// Nobody there: at the port, in the network, at the socket.
+func TestRefused(t *testing.T) {
+	_, socket := serving(t, loopback{}, full())
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := uint16(l.Addr().(*net.TCPAddr).Port)
+	l.Close()
+	stale := filepath.Join(t.TempDir(), "stale.sock")
+	gone, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: stale, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.SetUnlinkOnClose(false)
+	gone.Close()
+	open := server(t, func(c *net.TCPConn) { c.Close() })
+	with := func(change func(*Request)) Request {
+		r := request(open)
+		change(&r)
+		return r
+	}
+	for name, c := range map[string]struct {
+		socket string
+		r      Request
+	}{
+		"port":           {socket, request(free)},
+		"network":        {socket, with(func(r *Request) { r.Network = back })},
+		"address":        {socket, with(func(r *Request) { r.To = netip.MustParseAddrPort("10.66.0.9:80") })},
+		"from outside":   {socket, with(func(r *Request) { r.From = netip.MustParseAddrPort("10.67.0.3:5000") })},
+		"from loopback":  {socket, with(func(r *Request) { r.From = netip.MustParseAddrPort("127.0.0.1:5000") })},
+		"from IPv6":      {socket, with(func(r *Request) { r.From = netip.MustParseAddrPort("[fd66::3]:5000") })},
+		"as the gateway": {socket, with(func(r *Request) { r.From = netip.MustParseAddrPort("10.66.0.1:5000") })},
+		"as itself":      {socket, with(func(r *Request) { r.From = netip.AddrPortFrom(here.Addr(), 5000) })},
+		"no port":        {socket, with(func(r *Request) { r.From = netip.AddrPortFrom(other.Addr(), 0) })},
+		"dead socket":    {stale, request(open)},
+		"no socket":      {filepath.Join(filepath.Dir(socket), "none.sock"), request(open)},
+		"no container":   {filepath.Join(t.TempDir(), "gone", "peer.sock"), request(open)},
+	} {
+		if c, err := dialTCP(t, c.socket, c.r); !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: %v, %v", name, c, err)
+		}
+	}
+}

@@ -1,0 +1,285 @@
+package usernet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/micropod/micropod/pkg/network/peer"
+	"github.com/micropod/micropod/pkg/network/relay"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// neighbours are the guests of one network, each with a socket for the others.
+type neighbours struct {
+	mu  sync.Mutex
+	all map[netip.Addr]string // sockets
+}
+
+// networkID is the id of each network of the tests: others do not know of it.
+const networkID = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+func (o *neighbours) of(from, to netip.AddrPort) (socket string, r peer.Request, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	socket, ok := o.all[to.Addr()]
+	if !ok {
+		err = peer.ErrRefused
+	}
+	return socket, peer.Request{Network: networkID, From: from, To: to}, err
+}
+
+func (o *neighbours) DialTCP(ctx context.Context, from, to netip.AddrPort) (relay.Stream, error) {
+	socket, r, err := o.of(from, to)
+	if err != nil {
+		return nil, err
+	}
+	return peer.DialTCP(ctx, socket, r)
+}
+
+func (o *neighbours) DialUDP(ctx context.Context, from, to netip.AddrPort) (relay.Socket, error) {
+	socket, r, err := o.of(from, to)
+	if err != nil {
+		return nil, err
+	}
+	return peer.DialUDP(ctx, socket, r)
+}
+
+// serve lets the others reach a guest.
+func (o *neighbours) serve(t *testing.T, n *Network) *peer.Server {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "peer.sock")
+	s, err := peer.Listen(socket, peer.OwnLimits(), n.c.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	if err := s.Serve([]peer.Member{{Network: networkID, Address: n.c.Guest, Gateway: n.c.Gateway, Guest: n.FromPeers()}}); err != nil {
+		t.Fatal(err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.all == nil {
+		o.all = map[netip.Addr]string{}
+	}
+	o.all[n.c.Guest.Addr()] = socket
+	return s
+}
+
+// member starts the network of a guest with an address of its own. Nothing of it
+// may go to the host's networks.
+func (o *neighbours) member(t *testing.T, at string, c Config) (*Network, *stack.Stack) {
+	t.Helper()
+	c = with(c)
+	c.Guest, c.Peers = netip.MustParsePrefix(at+"/24"), o
+	n, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	n.reroute = func(to netip.AddrPort) netip.AddrPort {
+		t.Errorf("a connection went to %s by the host", to)
+		return netip.AddrPort{}
+	}
+	host, guest := link(t)
+	if err := n.Attach(host); err != nil {
+		t.Fatal(err)
+	}
+	s, stop := newGuestAt(t, guest, c.Guest)
+	t.Cleanup(stop)
+	o.serve(t, n)
+	return n, s
+}
+
+// couple is two guests of one network, and what the second listens at.
+func couple(t *testing.T) (a, b *stack.Stack) {
+	t.Helper()
+	var all neighbours
+	_, a = all.member(t, "10.0.2.20", Config{})
+	_, b = all.member(t, "10.0.2.21", Config{})
+	return a, b
+}
+
+func listenIn(t *testing.T, s *stack.Stack, port uint16, serve func(*gonet.TCPConn)) {
+	t.Helper()
+	l, err := gonet.ListenTCP(s, tcpip.FullAddress{NIC: nic, Port: port}, ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(c.(*gonet.TCPConn))
+		}
+	}()
+}
+
+func TestPeerTCP(t *testing.T) {
+	a, b := couple(t)
+	from := make(chan string, 1)
+	listenIn(t, b, 80, func(c *gonet.TCPConn) { // answers after the end of what it gets
+		from <- c.RemoteAddr().String()
+		text, _ := io.ReadAll(c)
+		c.Write(append([]byte("got "), text...))
+		c.Close()
+	})
+	c, err := dialFrom(t, a, netip.MustParseAddrPort("10.0.2.21:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := c.LocalAddr().String()
+	long := string(bytes.Repeat([]byte("0123456789"), 50_000))
+	if got := exchange(t, c, long); got != "got "+long {
+		t.Errorf("got %d bytes back, want %d", len(got), len(long)+4)
+	}
+	if got := <-from; got != own {
+		t.Errorf("the other saw %s, want %s", got, own)
+	}
+}
+
+// A connection that breaks in one guest is reset in the other.
+func TestPeerReset(t *testing.T) {
+	a, b := couple(t)
+	listenIn(t, b, 80, func(c *gonet.TCPConn) {
+		c.Write([]byte("half"))
+		c.Read(make([]byte, 1))
+		c.Close() // with bytes that nobody has read: a reset, RFC 2525 section 2.17
+	})
+	c, err := dialFrom(t, a, netip.MustParseAddrPort("10.0.2.21:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	c.Write([]byte("two bytes and more"))
+	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after a reset: %v", err)
+	}
+}
+
+// A guest that has nothing to say waits; when the other's supervisor is lost, its
+// connection is reset, and the next one is refused.
+func TestLostPeer(t *testing.T) {
+	var all neighbours
+	_, a := all.member(t, "10.0.2.20", Config{})
+	n, b := all.member(t, "10.0.2.21", Config{})
+	lost := all.serve(t, n)
+	listenIn(t, b, 80, func(c *gonet.TCPConn) { io.Copy(io.Discard, c) })
+	c, err := dialFrom(t, a, netip.MustParseAddrPort("10.0.2.21:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	lost.Close()
+	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after the loss: %v", err)
+	}
+	if c, err := dialFrom(t, a, netip.MustParseAddrPort("10.0.2.21:80")); err == nil {
+		c.Close()
+		t.Error("connected to a guest that is lost")
+	}
+}
+
+func TestPeerUDP(t *testing.T) {
+	a, b := couple(t)
+	server, err := gonet.DialUDP(b, &tcpip.FullAddress{NIC: nic, Port: 4000}, nil, ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	from := make(chan string, 9)
+	go func() {
+		buf := make([]byte, 65507)
+		for {
+			k, at, err := server.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			from <- at.String()
+			server.WriteTo(buf[:k], at)
+		}
+	}()
+	to := full(netip.MustParseAddrPort("10.0.2.21:4000"))
+	c, err := gonet.DialUDP(a, nil, &to, ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	datagram(t, c, "ping")
+	datagram(t, c, string(bytes.Repeat([]byte("x"), 9000))) // in fragments
+	if got := <-from; got != c.LocalAddr().String() {
+		t.Errorf("the other saw %s, want %s", got, c.LocalAddr())
+	}
+}
+
+// Nobody has the address, nobody listens, or it is no guest's at all: the answer
+// comes from here, never from the host's networks.
+func TestPeerRefused(t *testing.T) {
+	a, _ := couple(t)
+	for _, to := range []string{"10.0.2.99:80", "10.0.2.21:81", "10.0.2.2:80"} {
+		begun := time.Now()
+		if c, err := dialFrom(t, a, netip.MustParseAddrPort(to)); err == nil {
+			c.Close()
+			t.Errorf("connected to %s", to)
+		}
+		if d := time.Since(begun); d > 10*time.Second {
+			t.Errorf("%s is refused after %v", to, d)
+		}
+	}
+}
+
+// A guest of another network with the same addresses is never meant.
+func TestPeersOfAnotherNetwork(t *testing.T) {
+	a, _ := couple(t)
+	var others neighbours
+	_, c := others.member(t, "10.0.2.22", Config{})
+	listenIn(t, c, 80, func(c *gonet.TCPConn) { c.Close() })
+	if c, err := dialFrom(t, a, netip.MustParseAddrPort("10.0.2.22:80")); err == nil {
+		c.Close()
+		t.Error("a guest reached one of another network")
+	}
+}
+
+// An internal network has its guests and nothing else: member's reroute tells.
+func TestInternal(t *testing.T) {
+	var all neighbours
+	c := Config{Internal: true, Host: func() netip.Addr { return elsewhere }}
+	n, a := all.member(t, "10.0.2.20", c)
+	_, b := all.member(t, "10.0.2.21", c)
+	listenIn(t, b, 80, func(c *gonet.TCPConn) { c.Write([]byte("in")); c.Close() })
+	conn, err := dialFrom(t, a, netip.MustParseAddrPort("10.0.2.21:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := exchange(t, conn, ""); got != "in" {
+		t.Errorf("got %q", got)
+	}
+	for _, to := range []string{"198.51.100.7:80", "10.0.2.2:80", "10.0.3.1:80"} {
+		if c, err := dialFrom(t, a, netip.MustParseAddrPort(to)); err == nil {
+			c.Close()
+			t.Errorf("connected to %s", to)
+		}
+		id := stack.TransportEndpointID{LocalAddress: address(netip.MustParseAddrPort(to).Addr()), LocalPort: 80, RemoteAddress: address(n.c.Guest.Addr())}
+		if n.flowDialer(id) != nil {
+			t.Errorf("a flow to %s", to)
+		}
+	}
+}
