@@ -20,6 +20,7 @@ func newCreateCommand(a *app) *cobra.Command {
 	c.ValidArgsFunction = a.completeImages(1)
 	registerValues(c, "pull", "always", "missing", "never")
 	registerValues(c, "vmm", "auto", "firecracker", "qemu")
+	_ = c.RegisterFlagCompletionFunc("network", a.completeNetworks(-1)) // as registerValues
 	registerValues(c, "log-driver", "local", "json-file", "journald", "none")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		o, err := flags.options(f, args)

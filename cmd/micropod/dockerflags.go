@@ -33,9 +33,8 @@ func unsupportedCreateFlags() []dockerFlag {
 		"cgroup-parent", "cpu-count", "cpu-percent", "cpu-rt-period", "cpu-rt-runtime",
 		"cpuset-mems", "device", "device-cgroup-rule",
 		"gpus",
-		"io-maxbandwidth", "io-maxiops", "ip", "ip6", "isolation", "kernel-memory", "link", "link-local-ip",
-		"mac-address", "memory-swappiness",
-		"net-alias", "network-alias", "runtime", "volume-driver", "volumes-from",
+		"io-maxbandwidth", "io-maxiops", "isolation", "kernel-memory", "link", "link-local-ip",
+		"memory-swappiness", "runtime", "volume-driver", "volumes-from",
 	} {
 		flags = append(flags, valued(name, ""))
 	}
@@ -60,6 +59,7 @@ func neverFlags() map[string]string {
 		"cpu-rt-period": v2, "cpu-rt-runtime": v2, "kernel-memory": v2, "oom-kill-disable": v2,
 		"cpuset-mems": "a guest has one memory node",
 		"device":      devices, "device-cgroup-rule": devices, "gpus": devices,
+		"link":              noLinks,
 		"memory-swappiness": "a guest has no swap",
 		"runtime":           "the runtime is the microVM (--vmm chooses)",
 	}
@@ -70,7 +70,7 @@ func neverFlags() map[string]string {
 func unsupportedVerbs() []string {
 	return []string{
 		"build", "builder", "buildx", "checkpoint", "compose", "config", "context",
-		"network", "node", "plugin", "prune", "search", "secret", "service", "stack", "swarm", "trust",
+		"node", "plugin", "prune", "search", "secret", "service", "stack", "swarm", "trust",
 		"volume",
 	}
 }

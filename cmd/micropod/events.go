@@ -71,11 +71,14 @@ type actorView struct {
 }
 
 func newEventView(e manager.Event) eventView {
-	return eventView{
-		Status: string(e.Action), ID: e.ID, From: e.Attributes["image"],
+	v := eventView{
 		Type: string(e.Type), Action: string(e.Action), Actor: actorView{ID: e.ID, Attributes: e.Attributes},
 		Scope: "local", Time: e.Time.Unix(), TimeNano: e.Time.UnixNano(),
 	}
+	if e.Type != "network" { // which docker's first versions did not have
+		v.Status, v.ID, v.From = string(e.Action), e.ID, e.Attributes["image"]
+	}
+	return v
 }
 
 // eventLine is docker's line of an event:

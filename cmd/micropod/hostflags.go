@@ -107,7 +107,7 @@ func (h *hostFlags) hostConfig(o *manager.CreateOptions) error {
 		o.ExposedPorts = append(o.ExposedPorts, ports...)
 	}
 	h.throttle.apply(&c)
-	if err := h.network.apply(&c); err != nil {
+	if err := h.network.apply(o, &c); err != nil {
 		return err
 	}
 	o.HostConfig = c

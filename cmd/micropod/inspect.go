@@ -10,11 +10,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// kindNetwork of what is inspected.
+const kindNetwork = "network"
+
 // newInspectCommand makes `inspect`, and with a kind `container inspect` and
 // `image inspect`.
 func newInspectCommand(a *app, kind string) *cobra.Command {
 	var format, platform string
-	c := newVerb("inspect [OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on containers and images", arguments(1, -1), nil)
+	c := newVerb("inspect [OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on containers, images and networks", arguments(1, -1), nil)
 	f := c.Flags()
 	f.StringVarP(&format, "format", "f", "", `Format output: "json" or a Go template`)
 	if kind != "image" {
@@ -24,16 +27,16 @@ func newInspectCommand(a *app, kind string) *cobra.Command {
 	}
 	asked := &kind
 	if kind == "" {
-		asked = f.String("type", "", "Only inspect objects of the given type (container, image)")
-		registerValues(c, "type", "container", "image")
+		asked = f.String("type", "", "Only inspect objects of the given type (container, image, network)")
+		registerValues(c, "type", "container", "image", kindNetwork)
 	}
 	c.ValidArgsFunction = a.completeInspect(asked)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		switch *asked {
-		case "", "container", "image":
+		case "", "container", "image", kindNetwork:
 			return a.inspect(c.Context(), args, *asked, format, platform)
 		}
-		return fmt.Errorf(`unknown type: %q: must be one of "container", "image"`, *asked)
+		return fmt.Errorf(`unknown type: %q: must be one of "container", "image", "network"`, *asked)
 	}
 	return c
 }
@@ -66,6 +69,9 @@ func (a *app) inspect(ctx context.Context, refs []string, kind, format, platform
 }
 
 func inspectOne(ctx context.Context, m *manager.Manager, ref, kind, platform string) (any, error) {
+	if kind == kindNetwork {
+		return inspectNamedNetwork(ctx, m, ref)
+	}
 	if kind != "image" {
 		c, err := m.Inspect(ctx, ref)
 		if err == nil {
@@ -79,10 +85,14 @@ func inspectOne(ctx context.Context, m *manager.Manager, ref, kind, platform str
 	if err == nil {
 		return inspectImage(i), nil
 	}
-	if kind == "" && errors.Is(err, manager.ErrNotFound) {
-		return nil, fmt.Errorf("no such container or image: %s", ref)
+	if kind == "image" || !errors.Is(err, manager.ErrNotFound) {
+		return nil, err
 	}
-	return nil, err
+	network, err := inspectNamedNetwork(ctx, m, ref)
+	if errors.Is(err, manager.ErrNotFound) {
+		err = fmt.Errorf("no such container, image or network: %s", ref)
+	}
+	return network, err
 }
 
 // printInspected writes an array of JSON, or one line for each object.

@@ -78,7 +78,7 @@ func (a *app) list(ctx context.Context, flags listFlags) error {
 
 // listRow holds the fields of --format, all of them text as docker's are.
 type listRow struct {
-	Command, CreatedAt, ExitCode, ID, Image, Labels, Name, Names, PID, Platform, Ports, RunningFor, State, Status, VMM string
+	Command, CreatedAt, ExitCode, ID, Image, Labels, Name, Names, Networks, PID, Platform, Ports, RunningFor, State, Status, VMM string
 
 	labels map[string]string
 	header bool
@@ -95,7 +95,7 @@ func (r listRow) Label(name string) string {
 func listHeader() listRow {
 	return listRow{
 		Command: "COMMAND", CreatedAt: "CREATED AT", ExitCode: "EXIT CODE", ID: "ID", Image: "IMAGE", Labels: "LABELS",
-		Name: "NAME", Names: "NAMES", PID: "PID", Platform: "PLATFORM", Ports: "PORTS", RunningFor: "CREATED", State: "STATE",
+		Name: "NAME", Names: "NAMES", Networks: "NETWORKS", PID: "PID", Platform: "PLATFORM", Ports: "PORTS", RunningFor: "CREATED", State: "STATE",
 		Status: "STATUS", VMM: "VMM", header: true,
 	}
 }
@@ -112,7 +112,7 @@ func newListRow(c manager.Container, noTrunc, table bool, now time.Time) listRow
 	r := listRow{
 		ID: id, Image: image, Command: strconv.Quote(command), CreatedAt: c.Created.Local().String(), RunningFor: ago(c.Created, now),
 		State: string(c.State), Status: c.Status, Name: c.Name, Names: c.Name, Platform: c.Platform, VMM: c.VMM.Name,
-		Labels: joinLabels(c.Labels), labels: c.Labels, Ports: shownPorts(&c),
+		Labels: joinLabels(c.Labels), labels: c.Labels, Ports: shownPorts(&c), Networks: strings.Join(networkNames(c), ","),
 	}
 	if c.PID > 0 {
 		r.PID = strconv.Itoa(c.PID)
@@ -131,6 +131,18 @@ func newListRow(c manager.Container, noTrunc, table bool, now time.Time) listRow
 		r.labels[k] = escape(v)
 	}
 	return r
+}
+
+// networkNames are those of the networks that a container is to be in.
+func networkNames(c manager.Container) []string {
+	if len(c.Attachments) == 0 {
+		return []string{manager.NetworkNone}
+	}
+	var names []string
+	for _, a := range c.Attachments {
+		names = append(names, a.Name)
+	}
+	return names
 }
 
 // ago is a time for people: "2 minutes ago".
@@ -178,6 +190,7 @@ func parseFilters(filters []string, allowed map[string][]string) (map[string][]s
 func listFilters() map[string][]string {
 	return map[string][]string{
 		"id": nil, "name": nil, "label": nil, "ancestor": nil, "exited": nil, "before": nil, "since": nil, "status": nil,
-		"health": {"starting", "healthy", "unhealthy", "none"},
+		"network": nil,
+		"health":  {"starting", "healthy", "unhealthy", "none"},
 	}
 }

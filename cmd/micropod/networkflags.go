@@ -15,48 +15,40 @@ import (
 type networkFlags struct {
 	publish    []string
 	publishAll bool
-	mode       string
+	asked      []manager.NetworkAttachment
+	oneNetwork
 }
 
 func (n *networkFlags) register(f *pflag.FlagSet) {
 	f.VarP(newChecked(&n.publish, "list", checkPublish), "publish", "p", "Publish a container's port(s) to the host")
 	f.BoolVarP(&n.publishAll, "publish-all", "P", false, "Publish all exposed ports to random ports")
-	usage := `Connect a container to a network: "user" (the default) or "none"`
-	f.Var(&networkValue{&n.mode}, "network", usage)
-	f.Var(&networkValue{&n.mode}, "net", usage)
-	f.Lookup("net").Hidden = true // docker's older name
+	const usage = `Connect a container to a network: "user" (the default), "none", "bridge" or one of "network ls"`
+	f.Var(&networkValue{&n.asked}, "network", usage)
+	f.Var(&networkValue{&n.asked}, "net", usage)
+	const alias = "Add network-scoped alias for the container"
+	f.Var(newChecked(&n.aliases, "list", unchecked), "network-alias", alias)
+	f.Var(newChecked(&n.aliases, "list", unchecked), "net-alias", alias)
+	for _, older := range []string{"net", "net-alias"} { // docker's older names
+		f.Lookup(older).Hidden = true
+	}
+	f.StringVar(&n.ip, "ip", "", "IPv4 address (e.g., 172.30.100.104)")
+	f.StringVar(&n.ip6, "ip6", "", "IPv6 address (e.g., 2001:db8::33)")
+	f.StringVar(&n.mac, "mac-address", "", "Container MAC address (e.g., 92:d0:c6:0a:29:33)")
 }
 
 // apply puts what was typed into the manager's words.
-func (n *networkFlags) apply(c *manager.HostConfig) error {
-	c.NetworkMode, c.PublishAll = n.mode, n.publishAll
+func (n *networkFlags) apply(o *manager.CreateOptions, c *manager.HostConfig) error {
+	var err error
+	if o.Networks, err = n.oneNetwork.apply(n.asked); err != nil {
+		return err
+	}
+	c.PublishAll = n.publishAll
 	for _, p := range n.publish {
 		b, err := parsePublish(p)
 		if err != nil {
 			return err
 		}
 		c.PortBindings = append(c.PortBindings, b...)
-	}
-	return nil
-}
-
-// networkValue is a mode of the network.
-type networkValue struct{ mode *string }
-
-func (v *networkValue) Type() string   { return "network" }
-func (v *networkValue) String() string { return *v.mode }
-
-func (v *networkValue) Set(s string) error {
-	kind, _, _ := strings.Cut(s, ":")
-	switch {
-	case s == manager.NetworkNone || s == manager.NetworkUser:
-		*v.mode = s
-	case s == "default":
-		*v.mode = ""
-	case kind == "host":
-		return &unsupportedFlagError{name: "network", value: s, why: "the guest has a network stack of its own, in its own kernel"}
-	default:
-		return &unsupportedFlagError{name: "network", value: s}
 	}
 	return nil
 }
@@ -185,39 +177,12 @@ func (p portView) String() string {
 	return p.HostIP + ":" + p.HostPort
 }
 
-type networkSettingsView struct {
-	Ports                          map[string][]portView
-	Networks                       map[string]endpointView
-	IPAddress, Gateway, MacAddress string
-	IPPrefixLen                    int
-}
-
-type endpointView struct {
-	IPAddress, Gateway, MacAddress string
-	IPPrefixLen                    int
-}
-
-func inspectNetwork(c *manager.Container) networkSettingsView {
-	v := networkSettingsView{Ports: map[string][]portView{}, Networks: map[string]endpointView{}}
-	mode := manager.NetworkMode(c.HostConfig)
-	var e endpointView
-	if n := c.Network; n != nil {
-		if p, err := netip.ParsePrefix(n.Address); err == nil {
-			e = endpointView{IPAddress: p.Addr().String(), IPPrefixLen: p.Bits(), Gateway: n.Gateway, MacAddress: n.MAC}
-		}
-		v.Ports = portMap(n.Ports, false)
-	}
-	v.Networks[mode] = e
-	v.IPAddress, v.Gateway, v.MacAddress, v.IPPrefixLen = e.IPAddress, e.Gateway, e.MacAddress, e.IPPrefixLen
-	return v
-}
-
 // shownPorts is docker's PORTS column.
 func shownPorts(c *manager.Container) string {
-	if c.Network == nil {
+	if len(c.Networks) == 0 {
 		return ""
 	}
-	published := portMap(c.Network.Ports, false)
+	published := portMap(publishedPorts(c), false)
 	var out []string
 	for _, p := range sortedPorts(published) {
 		for _, at := range published[p] {
@@ -230,6 +195,15 @@ func shownPorts(c *manager.Container) string {
 		}
 	}
 	return strings.Join(out, ", ")
+}
+
+// publishedPorts are those of all networks: one of them has any.
+func publishedPorts(c *manager.Container) []manager.PortBinding {
+	var out []manager.PortBinding
+	for _, n := range c.Networks {
+		out = append(out, n.Ports...)
+	}
+	return out
 }
 
 // sortedPorts are the keys by number and protocol.

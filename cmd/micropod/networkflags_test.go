@@ -67,7 +67,7 @@ func TestPortMap(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	c := &manager.Container{ExposedPorts: []string{"443/tcp", "80/tcp"}, Network: &manager.Network{Ports: running}}
+	c := &manager.Container{ExposedPorts: []string{"443/tcp", "80/tcp"}, Networks: []manager.Network{{Ports: running}}}
 	if got, want := shownPorts(c), "[::1]:53->53/udp, 0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 127.0.0.1:81->80/tcp, 443/tcp"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

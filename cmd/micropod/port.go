@@ -21,7 +21,7 @@ func newPortCommand(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		ports := inspectNetwork(container).Ports
+		ports := portMap(publishedPorts(container), false)
 		if len(args) == 2 {
 			return a.printPort(ports, args[0], args[1])
 		}

@@ -76,6 +76,7 @@ func newRootCommand(a *app, args []string) *cobra.Command {
 			newImagePruneCommand(a),
 			named(newImagesCommand(a), "ls", "list"), named(newRemoveImageCommand(a), "rm", "remove")),
 		group("system", "Manage MicroPod", newSystemCheckCommand(a), newSystemDfCommand(a), newEventsCommand(a), newSystemPruneCommand(a), newInfoCommand(a)),
+		newNetworkCommand(a),
 		group("manifest", "Look at manifests in registries", newManifestInspectCommand(a)),
 	)
 	return root

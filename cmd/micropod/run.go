@@ -31,6 +31,7 @@ func newRunCommand(a *app) *cobra.Command {
 	c.ValidArgsFunction = a.completeImages(1)
 	registerValues(c, "pull", "always", "missing", "never")
 	registerValues(c, "vmm", "auto", "firecracker", "qemu")
+	_ = c.RegisterFlagCompletionFunc("network", a.completeNetworks(-1)) // as registerValues
 	registerValues(c, "log-driver", "local", "json-file", "journald", "none")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		o, err := flags.options(f, args)

@@ -34,7 +34,8 @@ func newSystemPruneCommand(a *app) *cobra.Command {
 
 // systemWarning is docker's, of what there is here.
 func systemWarning(all bool, filters []string) string {
-	lines := []string{"WARNING! This will remove:", "  - all stopped containers", "  - " + imagesToGo(all), ""}
+	lines := []string{"WARNING! This will remove:", "  - all stopped containers",
+		"  - all networks not used by at least one container", "  - " + imagesToGo(all), ""}
 	if len(filters) > 0 {
 		lines = append(lines, "  Items to be pruned will be filtered with:")
 		for _, f := range slices.Sorted(slices.Values(filters)) {
@@ -48,6 +49,9 @@ func systemWarning(all bool, filters []string) string {
 func (a *app) pruneSystem(ctx context.Context, all bool, filters pruneFilters) error {
 	containers, err := a.pruneContainers(ctx, filters)
 	if err != nil {
+		return err
+	}
+	if err := a.pruneNetworks(ctx, filters); err != nil {
 		return err
 	}
 	images, err := a.pruneImages(ctx, all, filters)

@@ -58,10 +58,13 @@ func TestVM(t *testing.T) {
 		ContinueOnError:     false,
 		RequireExplicitExec: false,
 		Condition: func(name string) (bool, error) {
-			if name != "emulated" {
-				return false, fmt.Errorf("unknown condition %s", name)
+			switch name {
+			case "emulated":
+				return emulated, nil
+			case "root":
+				return os.Geteuid() == 0, nil
 			}
-			return emulated, nil
+			return false, fmt.Errorf("unknown condition %s", name)
 		},
 		Setup: func(env *testscript.Env) error {
 			root, err := newRoot(template)

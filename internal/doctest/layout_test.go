@@ -19,7 +19,7 @@ const (
 func formats() map[string]string {
 	return map[string]string{
 		"vms.json": "pkg/state", "config.json": "pkg/state", "status.json": "pkg/state",
-		"health.json":         "pkg/state",
+		"health.json": "pkg/state", "networks.json": "pkg/state",
 		"events/events.jsonl": "pkg/events",
 		"images/index.jsonl":  "pkg/image", "images/leases": "pkg/image",
 		"rootfs/images": "pkg/rootfs", "kernels/facts": "pkg/kernel",

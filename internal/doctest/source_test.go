@@ -137,7 +137,7 @@ func (s *source) kind(t *testing.T, e ast.Expr) string {
 	}
 	name := types.ExprString(e)
 	switch name {
-	case "string":
+	case "string", "netip.Addr", "netip.Prefix":
 		return "string"
 	case "bool":
 		return "boolean"

@@ -29,6 +29,7 @@ type Type string
 const (
 	TypeContainer Type = "container"
 	TypeImage     Type = "image"
+	TypeNetwork   Type = "network"
 )
 
 // Action is what happened, as docker calls it. Those of exec and of health are
@@ -64,6 +65,13 @@ const (
 	ActionExtractToDir Action = "extract-to-dir"
 )
 
+// Actions of networks, beside ActionCreate, ActionDestroy and ActionPrune. They have
+// type, the driver; those below also container, an id.
+const (
+	ActionConnect    Action = "connect"
+	ActionDisconnect Action = "disconnect"
+)
+
 // Actions of images. ActionPrune is one of containers too, and has reclaimed, in
 // bytes.
 const (
@@ -85,11 +93,11 @@ type Event struct {
 	Action Action    `json:"action"`
 	ID     string    `json:"id"` // of the container or image; "" for prune
 	// Attributes are what the action has to say, name and image of a container,
-	// and its labels.
+	// and its labels; the name of a network.
 	Attributes map[string]string `json:"attributes,omitempty"`
 }
 
-// Subject is a container or an image that something happens to.
+// Subject is a container, an image or a network that something happens to.
 type Subject struct {
 	ID, Name string
 	// Image of a container, as its user wrote it.
@@ -109,6 +117,11 @@ func Container(a Action, s Subject, attributes ...string) Event {
 // Image is an event of an image.
 func Image(a Action, s Subject, attributes ...string) Event {
 	return newEvent(TypeImage, a, s, attributes)
+}
+
+// Network is an event of a network.
+func Network(a Action, s Subject, attributes ...string) Event {
+	return newEvent(TypeNetwork, a, s, attributes)
 }
 
 func newEvent(t Type, a Action, s Subject, attributes []string) Event {

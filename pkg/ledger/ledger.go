@@ -19,6 +19,7 @@ const (
 	Lock      Kind = "lock"
 	Cgroup    Kind = "cgroup"
 	Record    Kind = "record"
+	Network   Kind = "network"
 )
 
 // Finding is one thing that should not be there, or is not as its record says.

@@ -17,7 +17,7 @@ import (
 // Finding is something on this host that is left of a container or an image that
 // is no more, or that is not as its record says.
 type Finding struct {
-	Kind    string // process, socket, file, directory, lock, cgroup or record
+	Kind    string // process, socket, file, directory, lock, cgroup, record or network
 	Subject string // a path, a container or a process
 	Problem string
 	Remedy  string // what a repair does, or what a person can do
@@ -80,6 +80,8 @@ func (m *Manager) look(ctx context.Context) ([]ledger.Finding, error) {
 		m.checkProcesses,
 		m.state.Check,
 		m.checkContainers,
+		m.state.CheckNetworks,
+		m.checkBridges,
 		m.checkDrivers,
 		m.checkTemplates,
 		m.images.Check,

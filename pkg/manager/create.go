@@ -50,6 +50,9 @@ func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Con
 	if err == nil {
 		err = resolveHealth(&c, o, img)
 	}
+	if err == nil {
+		err = m.resolveNetworks(&c, o.Networks)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -63,11 +66,32 @@ func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Con
 	if errors.Is(err, state.ErrNameTaken) {
 		return nil, nameTaken(c.Name)
 	}
+	if err == nil {
+		err = m.reserve(&c)
+	}
 	if err != nil {
 		return nil, err
 	}
 	m.tellContainer(events.ActionCreate, state.VM{ID: c.ID, Name: c.Name, Image: c.Image})
 	return m.Inspect(ctx, c.ID)
+}
+
+// reserve takes the addresses of a new container whose user chose one. If it
+// cannot be had there is no container.
+func (m *Manager) reserve(c *state.Config) error {
+	if !chosen(c) {
+		return nil
+	}
+	_, err := m.takeLeases(c)
+	if err == nil {
+		return nil
+	}
+	lock, gone := m.state.Lock(c.ID)
+	if gone != nil {
+		return err // somebody has it by now, or it is no more
+	}
+	defer lock.Unlock()
+	return errors.Join(err, m.state.Remove(c.ID))
 }
 
 func nameTaken(name string) error {

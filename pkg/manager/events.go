@@ -21,7 +21,8 @@ type EventOptions struct {
 	Since time.Time
 	// Until is the time after the last event; zero is never.
 	Until time.Time
-	// Filters as of docker events: container, image, event, type, label, scope.
+	// Filters as of docker events: container, image, network, event, type, label,
+	// scope.
 	// Values of a key are alternatives (all of them must hold for label), keys
 	// must all hold.
 	Filters map[string][]string
@@ -51,7 +52,7 @@ func EventFilters() map[string][]string {
 	for key := range eventFilters() {
 		filters[key] = nil
 	}
-	filters["type"] = []string{string(events.TypeContainer), string(events.TypeImage)}
+	filters["type"] = []string{string(events.TypeContainer), string(events.TypeImage), string(events.TypeNetwork)}
 	return filters
 }
 
@@ -61,6 +62,9 @@ func eventFilters() map[string]func(e Event, v string) bool {
 		"type":  func(e Event, v string) bool { return string(e.Type) == v },
 		"event": func(e Event, v string) bool { return e.Is(events.Action(v)) },
 		"scope": func(_ Event, v string) bool { return v == "local" },
+		"network": func(e Event, v string) bool {
+			return e.Type == events.TypeNetwork && (strings.HasPrefix(e.ID, v) || strings.HasPrefix(e.Attributes["name"], v))
+		},
 		"container": func(e Event, v string) bool {
 			return strings.HasPrefix(e.ID, v) || strings.HasPrefix(e.Attributes["name"], v)
 		},

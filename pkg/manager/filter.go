@@ -34,6 +34,18 @@ func filters() map[string]filter {
 			id := strings.TrimPrefix(c.ImageID, "sha256:")
 			return untagged(c.Image) == untagged(v) || c.ImageID == v || len(v) >= 4 && strings.HasPrefix(id, v)
 		},
+		"network": func(c *Container, v string, _ []Container) bool {
+			if len(c.Attachments) == 0 {
+				return v == NetworkNone || strings.HasPrefix(modeID(NetworkNone), v)
+			}
+			return slices.ContainsFunc(c.Attachments, func(a NetworkAttachment) bool {
+				id := a.Network
+				if !recorded(a) {
+					id = modeID(id)
+				}
+				return a.Name == v || len(v) >= 4 && strings.HasPrefix(id, v)
+			})
+		},
 		"exited": func(c *Container, v string, _ []Container) bool {
 			code, err := strconv.Atoi(v)
 			return err == nil && c.State == StateExited && c.ExitCode == code

@@ -22,7 +22,7 @@ type ListOptions struct {
 	// All includes those that do not run.
 	All bool
 	// Filters as of docker ps: id, name, label, status, ancestor, exited,
-	// before, since. Values of a key are alternatives (all of them must hold
+	// network, before, since. Values of a key are alternatives (all of them must hold
 	// for label), keys must all hold.
 	Filters map[string][]string
 	// Last keeps the newest ones only, running or not; 0 keeps all.
@@ -156,11 +156,12 @@ func (m *Manager) reap(vm state.VM) error {
 	}
 	failpoint.Here(failpoint.ReapFreed)
 	m.log.Info("cleaned up after a supervisor that was lost", "container", id)
-	ran := st.Phase == state.PhaseRunning
+	ran, left := st.Phase == state.PhaseRunning, st.Networks
 	endLost(st, time.Now())
 	if ran {
 		m.tell(events.Die(m.subject(vm), st.ExitCode, st.FinishedAt.Sub(st.StartedAt)))
 	}
+	m.tellLeft(vm, left)
 	c, err := m.state.ReadConfig(id)
 	if err == nil && c.AutoRemove {
 		return m.remove(vm)
@@ -175,7 +176,7 @@ func endLost(st *state.Status, now time.Time) {
 		st.ExitCode, st.OOMKilled, st.FinishedAt = exitLost, false, now
 	}
 	st.Phase, st.Paused, st.Error = state.PhaseExited, false, supervisorLost
-	st.VMM, st.Supervisor = state.Process{}, state.Process{}
+	st.VMM, st.Supervisor, st.Networks = state.Process{}, state.Process{}, nil
 }
 
 // reapVM ends the VM of a supervisor that was lost, and frees what it had.
@@ -186,6 +187,7 @@ func (m *Manager) reapVM(id string, st *state.Status) error {
 	if err := m.clean(id, st.Driver.Name); err != nil {
 		return err
 	}
+	m.leaveNetworks(id, st.Networks)
 	return supervisor.RemoveLeftovers(m.state.Paths(id))
 }
 
@@ -213,7 +215,7 @@ func describe(c *Container, s *state.Config, paths state.Paths) {
 	c.CPUs, c.MemoryMiB, c.StorageBytes = s.CPUs, s.MemoryMiB, s.StorageBytes
 	c.Kernel, c.Hostname, c.Env, c.User, c.Workdir = s.Kernel, s.Hostname, s.Env, s.User, s.Workdir
 	c.GroupAdd, c.Tmpfs, c.Init, c.ExposedPorts, c.HostConfig = s.GroupAdd, s.Tmpfs, s.Init, s.ExposedPorts, s.HostConfig
-	c.Healthcheck, c.Shell = s.Healthcheck, s.Shell
+	c.Healthcheck, c.Shell, c.Attachments = s.Healthcheck, s.Shell, attachments(s)
 	c.VMM, c.Domainname = VMMInfo{Name: s.VMM}, s.Domainname
 	if s.HostConfig.LogConfig.Type == logdriver.JSONFile {
 		c.LogPath = paths.JSONLog()
@@ -238,7 +240,7 @@ func addStatus(c *Container, s *state.Status) {
 	c.ExitCode, c.OOMKilled, c.Error, c.RestartCount = s.ExitCode, s.OOMKilled, s.Error, s.RestartCount
 	c.StartedAt, c.FinishedAt = s.StartedAt, s.FinishedAt
 	c.PID, c.SupervisorPID, c.Disks = s.VMM.PID, s.Supervisor.PID, s.Disks
-	c.VMM, c.Network = VMMInfo(s.Driver), s.Network
+	c.VMM, c.Networks = VMMInfo(s.Driver), s.Networks
 	for _, t := range s.Timings {
 		c.Phases = append(c.Phases, PhaseTime(t))
 	}

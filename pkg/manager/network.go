@@ -2,6 +2,8 @@ package manager
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,6 +15,8 @@ import (
 	"github.com/micropod/micropod/pkg/image"
 	"github.com/micropod/micropod/pkg/kernel"
 	"github.com/micropod/micropod/pkg/network"
+	"github.com/micropod/micropod/pkg/network/bridge"
+	"github.com/micropod/micropod/pkg/network/ipam"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
 )
@@ -24,7 +28,7 @@ type PortBinding = state.PortBinding
 type Network = state.Network
 
 // Modes of a container's network, as in HostConfig.NetworkMode; "" is the
-// default, NetworkUser.
+// default, and anything else a network with a record.
 const (
 	NetworkNone = "none"
 	NetworkUser = "user"
@@ -35,11 +39,6 @@ const hostGateway = "host-gateway"
 
 // checkNetwork refuses what cannot be published.
 func checkNetwork(h state.HostConfig) error {
-	switch h.NetworkMode {
-	case "", NetworkNone, NetworkUser:
-	default:
-		return fmt.Errorf("%w: network %s not found", ErrNotFound, h.NetworkMode)
-	}
 	for _, p := range h.PortBindings {
 		if _, err := port(p); err != nil {
 			return err
@@ -109,54 +108,152 @@ func portBindings(c *state.Config) []PortBinding {
 	return out
 }
 
-// networkPlan is the network of a container's next start, nil for none. taken
-// are the networks of the host. Pure.
-func networkPlan(c *state.Config, k *kernel.Kernel, taken []netip.Prefix) (*network.Plan, error) {
-	if c.HostConfig.NetworkMode == NetworkNone {
+// networkPlan is the network of a container's next start, a device for each of its
+// networks. The caller holds the container's lock.
+func (m *Manager) networkPlan(c *state.Config, k *kernel.Kernel) ([]network.NIC, error) {
+	if len(attachments(c)) == 0 {
 		return nil, nil
 	}
 	if k.Support(kernel.VirtioNet) == kernel.Missing {
 		return nil, fmt.Errorf("kernel %s has no virtio_net: use another one, or --network none", k.Release)
 	}
+	members, err := m.takeLeases(c)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(members, func(to membership) bool { return to.network.Driver == DriverBridge }) {
+		m.mendNetworks()
+	}
+	nics := m.planNICs(c, members, m.hostNetworks(), network.UplinkMTU())
+	return nics, addPorts(nics, portBindings(c))
+}
+
+// planNICs makes a device for each network of a container. host are the networks
+// of the host. Pure.
+func (m *Manager) planNICs(c *state.Config, members []membership, host []netip.Prefix, mtu int) []network.NIC {
+	for _, to := range members {
+		if to.network.Subnet.IsValid() {
+			host = append(host, to.network.Subnet)
+		}
+	}
+	var out []network.NIC
+	for i, a := range attachments(c) {
+		n := network.NIC{Name: a.Name}
+		switch {
+		case !recorded(a):
+			plan := network.User(host, nil)
+			plan.MAC = cmp.Or(a.MAC, plan.MAC)
+			n.User = &plan
+		case members[i].network.Driver == DriverUser:
+			n.User = userPlan(members[i])
+		default:
+			n.Bridge = &network.Bridge{Host: m.bridgeHost(), Endpoint: endpoint(members[i], network.DeviceName(c.ID, i), mtu)}
+		}
+		out = append(out, n)
+	}
+	// A name that no network knows is asked of others by a VM that reaches others.
+	outside := slices.ContainsFunc(out, func(n network.NIC) bool { return !n.Internal() })
+	for _, n := range out {
+		if n.User != nil {
+			n.User.Upstream = outside
+		} else {
+			n.Bridge.Upstream = outside
+		}
+	}
+	return out
+}
+
+// userPlan is a container's place in a network of driver user. Pure.
+func userPlan(m membership) *network.Plan {
+	r, l := m.network, m.lease
+	return &network.Plan{
+		MAC: l.MAC, Guest: prefixOf(l.Address, r.Subnet), Gateway: r.Gateway, GatewayMAC: ipam.MAC(r.Gateway),
+		MTU: cmp.Or(mtuOf(r), network.UserMTU), Network: r.ID, Internal: r.Internal,
+	}
+}
+
+// endpoint is a container's place in a bridge network, whose device has mtu if the network
+// has none of its own. Pure.
+func endpoint(m membership, device string, mtu int) bridge.Endpoint {
+	r, l := m.network, m.lease
+	return bridge.Endpoint{
+		Network: bridge.Network{
+			ID: r.ID, Subnet: r.Subnet, Gateway: r.Gateway, Subnet6: r.Subnet6, Gateway6: r.Gateway6,
+			Internal: r.Internal, MTU: cmp.Or(mtuOf(r), mtu),
+		},
+		VM: l.VM, Device: device, MAC: l.MAC, Address: prefixOf(l.Address, r.Subnet), Address6: prefixOf(l.Address6, r.Subnet6),
+	}
+}
+
+// tableName is the name of a root's tables of rules. Pure.
+func tableName(root string) string {
+	sum := sha256.Sum256([]byte(root))
+	return "micropod-" + hex.EncodeToString(sum[:6])
+}
+
+// addPorts publishes ports by the first device that others are reached by. An
+// internal network has none, as in docker.
+func addPorts(nics []network.NIC, bindings []PortBinding) error {
 	var ports []network.Port
-	for _, b := range portBindings(c) {
+	for _, b := range bindings {
 		p, err := port(b)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		ports = append(ports, p)
 	}
-	plan := network.User(taken, ports)
-	return &plan, nil
+	switch i := slices.IndexFunc(nics, func(n network.NIC) bool { return !n.Internal() }); {
+	case i < 0:
+	case nics[i].User != nil:
+		nics[i].User.Ports = ports
+	default:
+		nics[i].Bridge.Ports = ports
+	}
+	return nil
 }
 
 // nics are the devices of a plan, for the VMM and for the guest. Pure.
-func nics(p *network.Plan) ([]vmm.NIC, []api.NIC) {
-	if p == nil {
-		return nil, nil
+func nics(plan []network.NIC) (out []vmm.NIC, guest []api.NIC) {
+	routed := slices.IndexFunc(plan, func(n network.NIC) bool { return !n.Internal() })
+	for i, n := range plan {
+		out = append(out, vmm.NIC{MAC: n.MAC(), MTU: n.MTU(), Device: n.Device()})
+		g := api.NIC{MAC: n.MAC(), MTU: n.MTU(), Address: n.Guest().String()}
+		if n.Guest6().IsValid() {
+			g.Address6 = n.Guest6().String()
+		}
+		if i == routed {
+			g.Gateway = n.Gateway().String()
+			if n.Gateway6().IsValid() {
+				g.Gateway6 = n.Gateway6().String()
+			}
+		}
+		guest = append(guest, g)
 	}
-	return []vmm.NIC{{MAC: p.MAC, MTU: p.MTU}},
-		[]api.NIC{{MAC: p.MAC, MTU: p.MTU, Address: p.Guest.String(), Gateway: p.Gateway.String()}}
+	return out, guest
 }
 
 // hosts are the lines of --add-host, which has NAME:ADDRESS, and behind them
 // the container's own, as docker has them. Pure.
-func hosts(c *state.Config, p *network.Plan) ([]api.Host, error) {
+func hosts(c *state.Config, plan []network.NIC) ([]api.Host, error) {
 	var out []api.Host
 	for _, e := range c.HostConfig.ExtraHosts {
 		name, addr, _ := strings.Cut(e, ":")
 		if addr == hostGateway {
-			if p == nil {
+			if len(plan) == 0 {
 				return nil, fmt.Errorf("%w: host-gateway needs a network: --network none has none", ErrInvalid)
 			}
-			addr = p.Gateway.String()
+			addr = plan[0].Gateway().String()
 		}
 		out = append(out, api.Host{Addr: addr, Names: []string{name}})
 	}
-	if p == nil {
-		return out, nil
+	for _, n := range plan {
+		for _, p := range []netip.Prefix{n.Guest(), n.Guest6()} {
+			if p.IsValid() {
+				out = append(out, api.Host{Addr: p.Addr().String(), Names: ownNames(c.Hostname, c.Domainname)})
+			}
+		}
 	}
-	return append(out, api.Host{Addr: p.Guest.Addr().String(), Names: ownNames(c.Hostname, c.Domainname)}), nil
+	return out, nil
 }
 
 // ownNames are a container's full name, if it has one, and its short one.
@@ -172,12 +269,12 @@ func ownNames(host, domain string) []string {
 }
 
 // dns is what goes into resolv.conf: what the user said, else what the host
-// has; the name server is the gateway then, which asks the host's. Pure.
-func dns(h state.HostConfig, p *network.Plan, host network.Resolver) api.DNS {
+// has; the name server is a gateway then, which asks the host's. Pure.
+func dns(h state.HostConfig, plan []network.NIC, host network.Resolver) api.DNS {
 	d := api.DNS{Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
-	if p != nil {
+	if len(plan) > 0 {
 		if len(d.Servers) == 0 {
-			d.Servers = []string{p.Gateway.String()}
+			d.Servers = []string{nameServer(plan).String()}
 		}
 		if len(d.Search) == 0 {
 			d.Search = host.Search
@@ -191,5 +288,11 @@ func dns(h state.HostConfig, p *network.Plan, host network.Resolver) api.DNS {
 	return d
 }
 
+// nameServer is one that knows the names of all networks, if there is one. Pure.
+func nameServer(plan []network.NIC) netip.Addr {
+	i := slices.IndexFunc(plan, func(n network.NIC) bool { return n.Network() != "" })
+	return plan[max(i, 0)].Gateway()
+}
+
 // NetworkMode is the mode of a container by its name.
-func NetworkMode(h HostConfig) string { return cmp.Or(h.NetworkMode, NetworkUser) }
+func NetworkMode(h HostConfig) string { return cmp.Or(h.NetworkMode, NetworkUser) } // of an older record

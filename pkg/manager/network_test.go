@@ -13,14 +13,13 @@ import (
 
 func TestCheckNetwork(t *testing.T) {
 	for name, h := range map[string]HostConfig{
-		"mode":      {NetworkMode: "bridge"},
 		"no port":   {PortBindings: []PortBinding{{Port: "/tcp"}}},
 		"port 0":    {PortBindings: []PortBinding{{Port: "0/tcp"}}},
 		"protocol":  {PortBindings: []PortBinding{{Port: "80/sctp"}}},
 		"address":   {PortBindings: []PortBinding{{Port: "80/tcp", HostIP: "example.org"}}},
 		"injection": {PortBindings: []PortBinding{{Port: "80/tcp\n"}}},
 	} {
-		if err := checkNetwork(h); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrNotFound) {
+		if err := checkNetwork(h); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -65,7 +64,8 @@ func TestExposedPorts(t *testing.T) {
 }
 
 func TestHosts(t *testing.T) {
-	plan := network.User(nil, nil)
+	user := network.User(nil, nil)
+	plan := []network.NIC{{Name: NetworkUser, User: &user}}
 	for _, c := range []struct {
 		host, domain string
 		want         []string
@@ -75,13 +75,13 @@ func TestHosts(t *testing.T) {
 		{"box", "example.org", []string{"box.example.org", "box"}},
 		{"box.", "", []string{"box."}},
 	} {
-		got, err := hosts(&state.Config{Hostname: c.host, Domainname: c.domain}, &plan)
+		got, err := hosts(&state.Config{Hostname: c.host, Domainname: c.domain}, plan)
 		if want := []api.Host{{Addr: "10.0.2.15", Names: c.want}}; err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s, %s: %v, %v; want %v", c.host, c.domain, got, err, want)
 		}
 	}
 	extra := &state.Config{Hostname: "box", HostConfig: HostConfig{ExtraHosts: []string{"six:2001:db8::1", "gw:host-gateway"}}}
-	got, err := hosts(extra, &plan)
+	got, err := hosts(extra, plan)
 	want := []api.Host{
 		{Addr: "2001:db8::1", Names: []string{"six"}}, {Addr: "10.0.2.2", Names: []string{"gw"}}, {Addr: "10.0.2.15", Names: []string{"box"}},
 	}
@@ -94,17 +94,18 @@ func TestHosts(t *testing.T) {
 }
 
 func TestDNS(t *testing.T) {
-	plan := network.User(nil, nil)
+	user := network.User(nil, nil)
+	plan := []network.NIC{{Name: NetworkUser, User: &user}}
 	host := network.Resolver{Search: []string{"example.org"}, Options: []string{"ndots:2"}}
 	for name, c := range map[string]struct {
 		h    HostConfig
-		p    *network.Plan
+		p    []network.NIC
 		want api.DNS
 	}{
-		"the host's":     {HostConfig{}, &plan, api.DNS{Servers: []string{"10.0.2.2"}, Search: host.Search, Options: host.Options}},
+		"the host's":     {HostConfig{}, plan, api.DNS{Servers: []string{"10.0.2.2"}, Search: host.Search, Options: host.Options}},
 		"no network":     {HostConfig{}, nil, api.DNS{}},
-		"the user's":     {HostConfig{DNS: []string{"192.0.2.1"}, DNSOptions: []string{"rotate"}}, &plan, api.DNS{Servers: []string{"192.0.2.1"}, Search: host.Search, Options: []string{"rotate"}}},
-		"no search list": {HostConfig{DNSSearch: []string{"."}}, &plan, api.DNS{Servers: []string{"10.0.2.2"}, Search: []string{}, Options: host.Options}},
+		"the user's":     {HostConfig{DNS: []string{"192.0.2.1"}, DNSOptions: []string{"rotate"}}, plan, api.DNS{Servers: []string{"192.0.2.1"}, Search: host.Search, Options: []string{"rotate"}}},
+		"no search list": {HostConfig{DNSSearch: []string{"."}}, plan, api.DNS{Servers: []string{"10.0.2.2"}, Search: []string{}, Options: host.Options}},
 	} {
 		got := dns(c.h, c.p, host)
 		if len(got.Search) == 0 {

@@ -179,7 +179,7 @@ func sysctls() map[string]string {
 }
 
 // startRequest is what the agent is told about a container. Pure.
-func startRequest(c *state.Config, kernelRelease string, net *network.Plan, resolver network.Resolver) (api.StartRequest, error) {
+func startRequest(c *state.Config, kernelRelease string, nics []network.NIC, resolver network.Resolver) (api.StartRequest, error) {
 	h := c.HostConfig
 	caps, err := capabilities(h)
 	if err != nil {
@@ -193,13 +193,13 @@ func startRequest(c *state.Config, kernelRelease string, net *network.Plan, reso
 	if err != nil {
 		return api.StartRequest{}, err
 	}
-	lines, err := hosts(c, net)
+	lines, err := hosts(c, nics)
 	if err != nil {
 		return api.StartRequest{}, err
 	}
 	return api.StartRequest{
 		ID: c.ID, Spec: newSpec(c), User: c.User, GroupAdd: c.GroupAdd,
-		Hostname: c.Hostname, Domainname: c.Domainname, Hosts: lines, DNS: dns(h, net, resolver),
+		Hostname: c.Hostname, Domainname: c.Domainname, Hosts: lines, DNS: dns(h, nics, resolver),
 		Init: c.Init, Stdin: c.Stdin, Seccomp: filter, AllDevices: h.Privileged,
 	}, nil
 }

@@ -130,11 +130,11 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 	if err := limitDisks(p.VM.Disks, c.HostConfig); err != nil {
 		return p, err
 	}
-	if p.Network, err = networkPlan(c, k, network.HostNetworks()); err != nil {
+	if p.NICs, err = m.networkPlan(c, k); err != nil {
 		return p, err
 	}
-	p.VM.NICs, p.Setup.NICs = nics(p.Network)
-	if p.Start, err = startRequest(c, k.Release, p.Network, network.HostResolver()); err != nil {
+	p.VM.NICs, p.Setup.NICs = nics(p.NICs)
+	if p.Start, err = startRequest(c, k.Release, p.NICs, network.HostResolver()); err != nil {
 		return p, err
 	}
 	p.AutoRemove, p.Restart = c.AutoRemove, c.HostConfig.RestartPolicy

@@ -63,6 +63,8 @@ type CreateOptions struct {
 	// of NONE is no check.
 	Healthcheck *Healthcheck
 	HostConfig  HostConfig
+	// Networks to be in, the first with the default route; nil is the default.
+	Networks []NetworkAttachment
 	// CPUs is rounded up to whole vCPUs; 0 is the default of one.
 	CPUs float64
 	// MemoryBytes of the guest; 0 is the default of 512 MiB.
@@ -142,8 +144,10 @@ type Container struct {
 	Shell         []string // SHELL of the image
 	// Health is nil for a container that is not checked, or was never started.
 	Health *Health
-	// Network of a container that runs, nil without.
-	Network *Network
+	// Attachments are the networks that it is to be in; Networks those that it is
+	// in, while it runs.
+	Attachments []NetworkAttachment
+	Networks    []Network
 	// Problem says why the record is broken, "" for a sound one.
 	Problem string
 	// Phases of the last start with their durations.

@@ -2,8 +2,9 @@
 // published ports, names. What a VM gets is decided when it starts, as a Plan,
 // which its supervisor carries out and its guest is told of.
 //
-// The one mode so far is user mode (package usernet). Nothing of it outlives
-// the supervisor: no device, rule, lease or file of the host.
+// A device of a VM is in user mode (package usernet), of which nothing outlives
+// the supervisor but a socket in the VM's directory, or in a bridge network
+// (package bridge).
 package network
 
 import (
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/micropod/micropod/pkg/network/ipam"
 	"github.com/micropod/micropod/pkg/network/nameserver"
 	"github.com/micropod/micropod/pkg/network/publish"
 	"github.com/micropod/micropod/pkg/network/usernet"
@@ -29,13 +31,20 @@ type Plan struct {
 	Gateway    netip.Addr `json:"gateway"`
 	GatewayMAC string     `json:"gatewayMac"`
 	MTU        int        `json:"mtu"` // bytes
+	// Network is the id of the network in which the guest has others beside it; ""
+	// for a link of its own.
+	Network string `json:"network,omitempty"`
+	// Internal: nothing beyond the network is reached.
+	Internal bool `json:"internal,omitempty"`
+	// Upstream: names that are not the network's are asked of the host's servers.
+	Upstream bool `json:"upstream,omitempty"`
 	// Ports that are published, in the order in which they are taken.
 	Ports []Port `json:"ports,omitempty"`
 }
 
-// userMTU is the largest that QEMU, Firecracker and Linux's virtio_net have in
+// UserMTU is the largest that QEMU, Firecracker and Linux's virtio_net have in
 // common. The link is no wire: fewer, larger frames cost less.
-const userMTU = 65520
+const UserMTU = 65520
 
 // userNetworks are what a guest in user mode may live in: the first that the
 // host does not use itself, so that the guest can reach the host's neighbours.
@@ -50,25 +59,16 @@ var userNetworks = []netip.Prefix{
 func User(taken []netip.Prefix, ports []Port) Plan {
 	chosen := userNetworks[0]
 	for _, p := range userNetworks {
-		if !overlaps(p, taken) {
+		if !ipam.Overlaps(p, taken) {
 			chosen = p
 			break
 		}
 	}
 	guest, gateway := nth(chosen, 15), nth(chosen, 2)
 	return Plan{
-		MAC: mac(guest), Guest: netip.PrefixFrom(guest, chosen.Bits()),
-		Gateway: gateway, GatewayMAC: mac(gateway), MTU: userMTU, Ports: ports,
+		MAC: ipam.MAC(guest), Guest: netip.PrefixFrom(guest, chosen.Bits()),
+		Gateway: gateway, GatewayMAC: ipam.MAC(gateway), MTU: UserMTU, Upstream: true, Ports: ports,
 	}
-}
-
-func overlaps(p netip.Prefix, taken []netip.Prefix) bool {
-	for _, t := range taken {
-		if p.Overlaps(t.Masked()) {
-			return true
-		}
-	}
-	return false
 }
 
 // nth is the n-th address of an IPv4 network.
@@ -76,12 +76,6 @@ func nth(p netip.Prefix, n byte) netip.Addr {
 	a := p.Masked().Addr().As4()
 	a[3] += n
 	return netip.AddrFrom4(a)
-}
-
-// mac is docker's way to make a link's address of an IPv4 address.
-func mac(a netip.Addr) string {
-	b := a.As4()
-	return net.HardwareAddr{0x02, 0x42, b[0], b[1], b[2], b[3]}.String()
 }
 
 // hostName reports whether a name is the host's: the gateway's address stands
@@ -98,21 +92,27 @@ func hostName(name string) bool {
 // name servers at the same time.
 const maxQueries = 64
 
-// names is the guest's name server: the host's names, and what the host's name
-// servers know.
-func (p Plan) names(log *slog.Logger) *nameserver.Server {
-	return nameserver.New(nameserver.Config{
-		Upstreams: func() []netip.AddrPort { return resolvers(resolvConf) },
+// server is the configuration of a guest's name server: the host's names, those of
+// its networks, and with upstream what the host's name servers know.
+func (n Names) server(gateway netip.Addr, upstream bool, log *slog.Logger) nameserver.Config {
+	c := nameserver.Config{
 		Lookup: func(name string) ([]netip.Addr, bool) {
-			return []netip.Addr{p.Gateway}, hostName(name)
+			if hostName(name) {
+				return []netip.Addr{gateway}, true
+			}
+			return n.Lookup(name)
 		},
-		Queries: maxQueries, Log: log,
-	})
+		Reverse: n.Reverse, Queries: maxQueries, Log: log,
+	}
+	if upstream {
+		c.Upstreams = func() []netip.AddrPort { return resolvers(resolvConf) }
+	}
+	return c
 }
 
 // Start makes the network of a plan: its ports are taken when it returns. The
 // guest is joined by Attach of the result.
-func (p Plan) Start(log *slog.Logger) (*usernet.Network, error) {
+func (p Plan) Start(names Names, find FindPeer, log *slog.Logger) (*usernet.Network, error) {
 	guestMAC, err := net.ParseMAC(p.MAC)
 	if err != nil {
 		return nil, fmt.Errorf("network: %w", err)
@@ -121,10 +121,14 @@ func (p Plan) Start(log *slog.Logger) (*usernet.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network: %w", err)
 	}
-	return usernet.New(usernet.Config{
+	c := usernet.Config{
 		Guest: p.Guest, Gateway: p.Gateway, GuestMAC: guestMAC, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
-		Names: p.names(log), Host: hostAddress, Log: log,
-	})
+		Names: nameserver.New(names.server(p.Gateway, p.Upstream, log)), Host: hostAddress, Internal: p.Internal, Log: log,
+	}
+	if p.Network != "" {
+		c.Peers = peers{network: p.Network, find: find}
+	}
+	return usernet.New(c)
 }
 
 // hostAddress is the address that the host has towards the rest of the world;

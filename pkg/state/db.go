@@ -205,6 +205,11 @@ func (s *Store) Remove(id string) error {
 	if err == nil {
 		err = s.removeFiles(id)
 	}
+	if err == nil {
+		// Last: what is not freed for want of room, or by a crash, the next change
+		// of the networks frees.
+		err = s.freeLeases(id)
+	}
 	if err != nil {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}

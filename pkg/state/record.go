@@ -55,6 +55,10 @@ type Config struct {
 	Healthcheck *Healthcheck `json:"healthcheck,omitempty"`
 	Shell       []string     `json:"shell,omitempty"` // SHELL of the image
 	HostConfig  HostConfig   `json:"hostConfig,omitzero"`
+	// Networks that the container is in, a device of the guest for each; the first
+	// has the default route. Nil, of records of an older version, is what
+	// HostConfig.NetworkMode says.
+	Networks []Attachment `json:"networks"`
 
 	CPUs         int    `json:"cpus"`
 	MemoryMiB    int    `json:"memoryMiB"`
@@ -101,9 +105,9 @@ type Status struct {
 	Driver     Driver   `json:"driver"`
 	Kernel     string   `json:"kernel,omitempty"` // release that the guest reported
 	Disks      []string `json:"disks,omitempty"`
-	// Network of a container that runs, nil without.
-	Network *Network `json:"network,omitempty"`
-	Timings []Timing `json:"timings,omitempty"`
+	// Networks of a container that runs, or whose supervisor was lost.
+	Networks []Network `json:"networks,omitempty"`
+	Timings  []Timing  `json:"timings,omitempty"`
 }
 
 // Driver says which VMM runs the VM and why.

@@ -40,6 +40,10 @@ const (
 	fileVMs     = "vms.json"
 	fileVMsLock = "vms.lock"
 	dirVMs      = "vms"
+
+	fileNetworks     = "networks.json"
+	fileNetworksLock = "networks.lock"
+	fileBridgeLock   = "bridge.lock"
 )
 
 // Names of the files in a container's directory.
@@ -55,6 +59,7 @@ const (
 	fileVsock   = "vsock.sock"
 	fileToken   = "token"
 	fileControl = "control.sock"
+	filePeer    = "peer.sock"
 	fileDisk    = "rw.img"
 	dirVMM      = "vmm"
 )
@@ -103,6 +108,10 @@ func (p Paths) Token() string { return filepath.Join(p.Dir, fileToken) }
 // Control is the supervisor's own socket.
 func (p Paths) Control() string { return filepath.Join(p.Dir, fileControl) }
 
+// Peer is the socket at which the supervisors of other VMs in its networks of
+// driver user reach the guest.
+func (p Paths) Peer() string { return filepath.Join(p.Dir, filePeer) }
+
 // Disk is the writable disk.
 func (p Paths) Disk() string { return filepath.Join(p.Dir, fileDisk) }
 
@@ -130,6 +139,10 @@ func (s *Store) Root() string { return s.root }
 
 // Paths names the files of the container with this complete id.
 func (s *Store) Paths(id string) Paths { return Paths{Dir: filepath.Join(s.root, dirVMs, id)} }
+
+// BridgeLock is the file whose lock is held while what bridge networks have on the
+// host is changed.
+func (s *Store) BridgeLock() string { return filepath.Join(s.root, fileBridgeLock) }
 
 // ValidID reports whether id has the form that NewID gives.
 func ValidID(id string) bool { return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" }

@@ -34,7 +34,7 @@ func Leftovers(p state.Paths) []string {
 // supervisor had not made to the end.
 func leftovers(p state.Paths) []string {
 	ready := fmt.Sprintf("%s_%d", p.Vsock(), api.ReadyPort)
-	all := []string{p.Control(), p.Vsock(), ready, p.Token(), p.VMM()}
+	all := []string{p.Control(), p.Peer(), p.Vsock(), ready, p.Token(), p.VMM()}
 	for _, path := range []string{p.Status(), p.Service(), p.Health()} {
 		all = append(all, state.TempFiles(path)...)
 	}

@@ -3,26 +3,78 @@ package supervisor
 import (
 	"fmt"
 
+	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/network"
+	"github.com/micropod/micropod/pkg/network/peer"
+	"github.com/micropod/micropod/pkg/network/usernet"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
 )
 
-// startNetwork takes the published ports. What cannot be had is known before
-// anything is booted.
+// nic is one NIC of the VM on the host's side: either of the first two is set.
+type nic struct {
+	user   *usernet.Network
+	joined *network.Joined
+	told   bool // that it is in its network
+}
+
+// startNetwork takes what the VM's NICs need, the published ports first: what
+// cannot be had is known before anything is booted.
 func (s *supervisor) startNetwork() error {
-	p := s.plan.Network
-	if p == nil {
-		return nil
+	for _, n := range s.plan.NICs {
+		if err := s.startNIC(n); err != nil {
+			return err
+		}
 	}
-	var err error
-	if s.network, err = p.Start(s.log); err != nil {
+	// On disk before anything is on the host: who finds us dead knows what to look
+	// for.
+	if err := s.record(); err != nil {
 		return err
 	}
-	s.status.Network = &state.Network{
-		Mode: "user", MAC: p.MAC, Address: p.Guest.String(), Gateway: p.Gateway.String(), Ports: bindings(s.network.Published()),
+	for i, n := range s.nics {
+		if n.joined != nil {
+			if err := n.joined.Join(); err != nil {
+				return fmt.Errorf("join network %s: %w", s.plan.NICs[i].Name, err)
+			}
+		}
+		s.tellNetwork(events.ActionConnect, s.plan.NICs[i])
+		s.nics[i].told = true
 	}
 	return nil
+}
+
+// startNIC takes the sockets of one NIC.
+func (s *supervisor) startNIC(n network.NIC) error {
+	status := state.Network{
+		Mode: state.ModeUser, ID: n.Network(), Name: n.Name, MAC: n.MAC(), Address: n.Guest().String(), Gateway: n.Gateway().String(),
+		MTU: n.MTU(), Internal: n.Internal(),
+	}
+	var err error
+	var started nic
+	if n.User != nil {
+		if started.user, err = n.User.Start(s.names(), s.answers().peer, s.log); err != nil {
+			return err
+		}
+		status.Ports = bindings(started.user.Published())
+	} else {
+		if started.joined, err = n.Bridge.Start(s.names(), s.log); err != nil {
+			return err
+		}
+		describe(&status, started.joined)
+	}
+	s.nics = append(s.nics, started)
+	s.status.Networks = append(s.status.Networks, status)
+	return nil
+}
+
+// describe records what a VM has of a bridge network.
+func describe(n *state.Network, j *network.Joined) {
+	e := j.Endpoint()
+	n.Mode, n.Device, n.NameServer = state.ModeBridge, e.Device, e.NameServer
+	if e.Address6.IsValid() {
+		n.Address6, n.Gateway6 = e.Address6.String(), e.Network.Gateway6.String()
+	}
+	n.Ports = bindings(j.Published())
 }
 
 // bindings are published ports as the record has them.
@@ -38,14 +90,73 @@ func bindings(ports []network.Port) []state.PortBinding {
 	return out
 }
 
-// joinNetwork connects the VM's NIC with its network.
+// joinNetwork connects the VM's NICs with their networks.
 func (s *supervisor) joinNetwork() error {
-	if s.network == nil {
+	for i, n := range s.nics {
+		if n.joined != nil {
+			if err := n.joined.Plug(); err != nil {
+				return fmt.Errorf("plug into network %s: %w", s.plan.NICs[i].Name, err)
+			}
+			continue
+		}
+		l, ok := s.machine.(vmm.Linker)
+		if !ok {
+			return fmt.Errorf("%s has no network: use --network none", s.driver.Name())
+		}
+		if err := n.user.Attach(l.Link(i)); err != nil {
+			return err
+		}
+	}
+	return s.joinPeers()
+}
+
+// joinPeers lets the others of its networks of driver user reach the guest.
+func (s *supervisor) joinPeers() error {
+	var members []peer.Member
+	for i, n := range s.nics {
+		if p := s.plan.NICs[i].User; p != nil && p.Network != "" {
+			members = append(members, peer.Member{Network: p.Network, Address: p.Guest, Gateway: p.Gateway, Guest: n.user.FromPeers()})
+		}
+	}
+	if len(members) == 0 {
 		return nil
 	}
-	l, ok := s.machine.(vmm.Linker)
-	if !ok {
-		return fmt.Errorf("%s has no network: use --network none", s.driver.Name())
+	var err error
+	if s.peers, err = peer.Listen(s.short().Peer(), peer.OwnLimits(), s.log); err != nil {
+		return err
 	}
-	return s.network.Attach(l.Link(0))
+	return s.peers.Serve(members)
+}
+
+// leaveNetwork frees what the NICs have. The VM has ended.
+func (s *supervisor) leaveNetwork() {
+	if s.peers != nil {
+		s.peers.Close()
+		s.peers = nil
+	}
+	for i, n := range s.nics {
+		if n.user != nil {
+			n.user.Close()
+		} else if err := n.joined.Close(); err != nil {
+			s.log.Error("leave network", "network", s.plan.NICs[i].Name, "err", err)
+		}
+		if n.told {
+			s.tellNetwork(events.ActionDisconnect, s.plan.NICs[i])
+		}
+	}
+	s.nics = nil
+}
+
+// tellNetwork tells that the container has come into a network, or left it. Of a
+// link of its own nobody tells.
+func (s *supervisor) tellNetwork(a events.Action, n network.NIC) {
+	if n.Network() == "" {
+		return
+	}
+	driver := state.ModeBridge
+	if n.User != nil {
+		driver = state.ModeUser
+	}
+	to := events.Subject{ID: n.Network(), Name: n.Name}
+	s.tell(events.Network(a, to, "type", driver, "container", s.plan.ID))
 }

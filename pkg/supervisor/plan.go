@@ -40,8 +40,8 @@ type Plan struct {
 	// Service says that nothing is started: the VM serves the container's files
 	// until the attached client hangs up. See service.go.
 	Service bool `json:"service,omitempty"`
-	// Network of the VM, nil for none.
-	Network *network.Plan `json:"network,omitempty"`
+	// NICs of the VM, in the order of VM.NICs.
+	NICs []network.NIC `json:"nics,omitempty"`
 	// AutoRemove deletes the container once it has ended.
 	AutoRemove bool `json:"autoRemove"`
 	// Restart says whether it is started again then.

@@ -23,9 +23,7 @@ func (s *supervisor) release() {
 		}
 	}
 	failpoint.Here(failpoint.SupervisorKilled)
-	if s.network != nil {
-		s.network.Close()
-	}
+	s.leaveNetwork()
 	if s.listener != nil {
 		s.listener.Close()
 	}
@@ -86,7 +84,7 @@ func (s *supervisor) remove() bool {
 func (s *supervisor) recordEnd(p state.Phase, f Final) {
 	s.status.Phase, s.status.Paused = p, false
 	s.status.ExitCode, s.status.OOMKilled, s.status.Error = f.ExitCode, f.OOMKilled, f.Error
-	s.status.VMM, s.status.Network = state.Process{}, nil
+	s.status.VMM, s.status.Networks = state.Process{}, nil
 	if !s.recorded {
 		s.recorded = true
 		s.status.FinishedAt = time.Now()

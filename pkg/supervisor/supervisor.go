@@ -20,7 +20,7 @@ import (
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/events"
-	"github.com/micropod/micropod/pkg/network/usernet"
+	"github.com/micropod/micropod/pkg/network/peer"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
 )
@@ -64,7 +64,8 @@ type supervisor struct {
 
 	listener *agent.Listener
 	machine  vmm.Machine
-	network  *usernet.Network // nil without
+	nics     []nic        // those of the plan that were started
+	peers    *peer.Server // nil without a network of driver user
 	agent    *agent.Client
 	stdio    *agent.Stdio
 	health   *monitor // nil: no checks
@@ -214,7 +215,7 @@ func (s *supervisor) fresh() {
 	}
 	s.status.Driver, s.status.Timings = s.plan.Driver, s.plan.Timings
 	s.status.Supervisor = state.IdentifyProcess(os.Getpid())
-	s.status.Disks = nil
+	s.status.Disks, s.status.Networks = nil, nil
 	for _, d := range s.plan.VM.Disks {
 		s.status.Disks = append(s.status.Disks, d.Path)
 	}
@@ -228,9 +229,13 @@ func (s *supervisor) shortPaths() error {
 	if s.dir, err = os.Open(s.plan.Dir); err != nil {
 		return fmt.Errorf("open container directory: %w", err)
 	}
-	short := state.Paths{Dir: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.dir.Fd())}
+	short := s.short()
 	s.plan.VM.VsockPath, s.plan.VM.Dir, s.control = short.Vsock(), short.VMM(), short.Control()
 	return nil
+}
+
+func (s *supervisor) short() state.Paths {
+	return state.Paths{Dir: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.dir.Fd())}
 }
 
 func level(debug bool) slog.Level {

@@ -37,6 +37,7 @@ func commands() []string {
 		"pause", "unpause", "top", "stats", "events", "port", "diff", "export", "commit", "inspect", "images", "pull", "push", "tag",
 		"rmi", "save", "load", "import", "history", "login", "logout", "image inspect", "image prune", "image ls", "image rm",
 		"container prune", "container ls", "container inspect", "system df", "system prune", "manifest inspect", "version", "info",
+		"network create", "network ls", "network inspect", "network rm", "network prune", "network connect", "network disconnect",
 	}
 }
 

@@ -8,6 +8,13 @@
 //	                   is larger than a datagram may be; other names do not exist
 //
 // As an ordinary user it makes a user namespace too.
+//
+// With -lan, which takes root, the way out leads through a LAN, to a client in a
+// network namespace of its own:
+//
+//	198.18.0.1         the host's address in the LAN
+//	198.18.0.7         the client; port 80 tells who asks
+//	$LAN               its namespace, for nsenter --net=$LAN
 package networld
 
 import (
@@ -28,7 +35,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const inside = "NETWORLD_INSIDE"
+// inside says in which of its namespaces the program was started again.
+const (
+	inside      = "NETWORLD_INSIDE"
+	insideWorld = "world"
+	insideLAN   = "lan"
+)
 
 // Name is what the program is called that calls Main.
 const Name = "networld"
@@ -39,11 +51,14 @@ func Main() {
 	log.SetFlags(0)
 	log.SetPrefix(Name + ": ")
 	if len(os.Args) < 2 {
-		log.Fatal("usage: " + Name + " COMMAND [ARGUMENT...]")
+		log.Fatal("usage: " + Name + " [-lan] COMMAND [ARGUMENT...]")
 	}
 	run := enter
-	if os.Getenv(inside) != "" {
+	switch os.Getenv(inside) {
+	case insideWorld:
 		run = stay
+	case insideLAN:
+		run = client
 	}
 	err := run(os.Args[1:])
 	var exit *exec.ExitError
@@ -67,7 +82,7 @@ func command(argv []string) *exec.Cmd {
 func enter(argv []string) error {
 	c := command(append([]string{"/proc/self/exe"}, argv...))
 	c.Args[0] = Name
-	c.Env = append(os.Environ(), inside+"=1")
+	c.Env = append(os.Environ(), inside+"="+insideWorld)
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
 	if id := os.Geteuid(); id != 0 {
 		c.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
@@ -81,7 +96,11 @@ func enter(argv []string) error {
 // stay makes the world and runs the command in it.
 func stay(argv []string) error {
 	os.Unsetenv(inside)
-	for _, step := range []func() error{addresses, resolver, servers} {
+	steps := []func() error{addresses, resolver, servers}
+	if argv[0] == "-lan" {
+		argv, steps = argv[1:], append(steps, lan)
+	}
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
@@ -94,14 +113,19 @@ func stay(argv []string) error {
 }
 
 func addresses() error {
-	for _, line := range []string{
+	return ip(
 		"link set lo up",
 		"address add 198.51.100.1/24 dev lo",
 		"address add 198.51.100.2/24 dev lo",
 		"address add 198.51.100.53/24 dev lo",
 		"address add 169.254.169.254/32 dev lo",
 		"route add default dev lo src 198.51.100.1",
-	} {
+	)
+}
+
+// ip runs the command of that name with each line.
+func ip(lines ...string) error {
+	for _, line := range lines {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("ip %s: %w: %s", line, err, out)
 		}
@@ -139,14 +163,9 @@ func servers() error {
 		"127.0.0.1:81":       "loopback sees ",
 		"169.254.169.254:80": "metadata sees ",
 	} {
-		l, err := net.Listen("tcp4", at)
-		if err != nil {
+		if err := tell(at, text); err != nil {
 			return err
 		}
-		go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			host, _, _ := net.SplitHostPort(r.RemoteAddr)
-			fmt.Fprintf(w, "%s%s\n", text, host)
-		}))
 	}
 	udp, err := net.ListenPacket("udp4", "198.51.100.53:53")
 	if err != nil {
@@ -158,6 +177,19 @@ func servers() error {
 	}
 	go names(udp)
 	go namesTCP(tcp)
+	return nil
+}
+
+// tell answers at an address with a text and who asks.
+func tell(at, text string) error {
+	l, err := net.Listen("tcp4", at)
+	if err != nil {
+		return err
+	}
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		fmt.Fprintf(w, "%s%s\n", text, host)
+	}))
 	return nil
 }
 

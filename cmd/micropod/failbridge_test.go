@@ -1,0 +1,73 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/micropod/micropod/test/networld"
+)
+
+// dyingInNetworks runs a container in a bridge network, and kills who comes to a
+// point. What is left then is gone after the next commands, on the host too.
+const dyingInNetworks = `
+state() { ip -o link | cut -d: -f2; ip -o address | grep -v lan0; ip rule; nft list ruleset; }
+micropod network create net
+state >before
+for point; do
+	: >hits
+	MICROPOD_FAILPOINT_HITS=$PWD/hits MICROPOD_FAILPOINT=$point timeout 120 micropod run -d --name box --network net -p 8080:80 "$IMAGE" sleep 1 || true
+	i=0; until test -s hits; do test $((i+=1)) -lt 120 || { echo "nobody came to $point"; exit 1; }; sleep 0.5; done
+	i=0; until micropod ps -a --filter name=box --format '{{.State}}' | grep -v running | grep -v starting || test -z "$(micropod ps -aq)"; do test $((i+=1)) -lt 120; sleep 0.5; done
+	micropod rm -f box
+	micropod system check --repair || true
+	micropod system check
+	state >after
+	diff before after || { echo "left behind after $point"; exit 1; }
+	test "$(micropod network inspect -f '{{len .Containers}}' net)" = 0
+	grep -q '"leases": \[\]' "$MICROPOD_ROOT/networks.json" || grep -q '"leases": null' "$MICROPOD_ROOT/networks.json"
+done
+`
+
+// TestBridgeFailpoints kills supervisors at the points between a free address and a
+// free network, in a world of its own.
+func TestBridgeFailpoints(t *testing.T) {
+	kernel, images := os.Getenv("MICROPOD_TEST_KERNEL"), os.Getenv("MICROPOD_TEST_IMAGES")
+	if kernel == "" || images == "" {
+		t.Skip("MICROPOD_TEST_KERNEL and MICROPOD_TEST_IMAGES do not name a guest kernel and an OCI layout (make test does)")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("bridge networks need root")
+	}
+	bin := filepath.Join(t.TempDir(), "micropod")
+	if out, err := exec.Command("go", "build", "-tags", "failpoint", "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build with fail points: %v\n%s", err, out)
+	}
+	image := startRegistry(t, images) + "/busybox:latest"
+	root, err := newRoot(templateRoot(t, bin, kernel, strings.TrimSuffix(image, "/busybox:latest")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { endRoot(t, bin, root) })
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	world := exec.Command(self, append([]string{"-lan", "sh", "-euc", dyingInNetworks, "sh"}, bridgePoints()...)...)
+	world.Args[0] = networld.Name
+	world.Dir = t.TempDir()
+	world.Env = append(os.Environ(), "MICROPOD_ROOT="+root, "IMAGE="+image, "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"))
+	if out, err := world.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func bridgePoints() []string {
+	return []string{
+		"networks.written", "supervisor.recorded", "bridge.tables", "bridge.linked", "bridge.routed", "bridge.up",
+		"supervisor.awaiting", "supervisor.vmm", "bridge.plugged", "supervisor.known", "supervisor.up",
+		"supervisor.killed", "bridge.unrouted", "bridge.removed", "supervisor.freed", "supervisor.settled",
+	}
+}

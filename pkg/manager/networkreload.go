@@ -1,0 +1,154 @@
+package manager
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/micropod/micropod/pkg/events"
+	"github.com/micropod/micropod/pkg/ledger"
+	"github.com/micropod/micropod/pkg/network"
+	"github.com/micropod/micropod/pkg/network/bridge"
+	"github.com/micropod/micropod/pkg/state"
+)
+
+// bridgeHost is what this root has on the host.
+func (m *Manager) bridgeHost() bridge.Host {
+	return bridge.Host{Table: tableName(m.state.Root()), Lock: m.state.BridgeLock()}
+}
+
+// leaveNetworks takes a VM whose supervisor was lost out of its networks. What
+// cannot be removed now must not keep its container for ever: a check finds it.
+func (m *Manager) leaveNetworks(vm string, networks []state.Network) {
+	for _, n := range networks {
+		if n.Mode != state.ModeBridge {
+			continue
+		}
+		e, err := recordedEndpoint(vm, n)
+		if err == nil {
+			err = m.bridgeHost().Leave(e)
+		}
+		if err != nil {
+			m.log.Error("take a VM out of its network", "container", vm, "network", n.Name, "err", err)
+		}
+	}
+}
+
+// tellLeft tells that a VM has left the networks that it was in.
+func (m *Manager) tellLeft(vm state.VM, networks []state.Network) {
+	for _, n := range networks {
+		if n.ID != "" {
+			m.tellConnected(events.ActionDisconnect, vm, state.Attachment{Network: n.ID, Name: n.Name})
+		}
+	}
+}
+
+// ReloadNetworks makes again what bridge networks have on the host, from the
+// records, and returns the ids of the containers that are in one.
+func (m *Manager) ReloadNetworks(ctx context.Context) ([]string, error) {
+	if _, err := m.Networks(ctx); err != nil { // cleans up after lost supervisors
+		return nil, err
+	}
+	var ids []string
+	err := m.bridgeHost().Restore(func() ([]bridge.Endpoint, error) {
+		all, err := m.recordedEndpoints()
+		for _, e := range all {
+			ids = append(ids, e.VM)
+		}
+		return all, err
+	})
+	return slices.Compact(ids), err
+}
+
+// mendNetworks is ReloadNetworks, if a firewall was flushed under the containers
+// that run, or nothing. What cannot be mended stays closed.
+func (m *Manager) mendNetworks() {
+	all, err := m.recordedEndpoints()
+	intact := len(all) == 0 // there is nothing to mend
+	if err == nil && !intact {
+		intact, err = m.bridgeHost().Intact(all)
+	}
+	if err == nil && !intact {
+		err = m.bridgeHost().Restore(m.recordedEndpoints)
+	}
+	if err != nil {
+		m.log.Error("look after bridge networks", "err", err)
+	}
+}
+
+// recordedEndpoints are the places of all VMs in bridge networks: a supervisor
+// records its own before it joins. Supervisors that were lost are left out.
+func (m *Manager) recordedEndpoints() ([]bridge.Endpoint, error) {
+	vms, err := m.state.List()
+	if err != nil {
+		return nil, err
+	}
+	var all []bridge.Endpoint
+	for _, vm := range vms {
+		st, err := m.state.ReadStatus(vm.ID)
+		if err != nil || st == nil || len(st.Networks) == 0 || !m.inNetwork(vm) {
+			continue
+		}
+		for _, n := range st.Networks {
+			if e, err := recordedEndpoint(vm.ID, n); err == nil && n.Mode == state.ModeBridge {
+				all = append(all, e)
+			}
+		}
+	}
+	return all, nil
+}
+
+// checkBridges looks for what is on the host of VMs that do not run.
+func (m *Manager) checkBridges() ([]ledger.Finding, error) {
+	if _, err := os.Stat(m.state.BridgeLock()); err != nil || os.Geteuid() != 0 {
+		return nil, nil // nobody was ever in such a network, or nobody can have been
+	}
+	living := func(id string) bool {
+		running, err := m.state.Running(id)
+		return running || err != nil
+	}
+	left, err := m.bridgeHost().Leftovers(living)
+	var found []ledger.Finding
+	for _, l := range left {
+		found = append(found, ledger.Finding{
+			Kind: ledger.Network, Subject: l.String(), Problem: "no container that runs has it", Remedy: "remove it",
+			Repair: func(context.Context) error { return m.bridgeHost().Remove(living) },
+		})
+	}
+	return found, err
+}
+
+// recordedEndpoint is the place of a VM in a bridge network, as its supervisor
+// recorded it. Pure.
+func recordedEndpoint(vm string, n state.Network) (bridge.Endpoint, error) {
+	e := bridge.Endpoint{
+		Network: bridge.Network{ID: n.ID, Internal: n.Internal, MTU: n.MTU},
+		VM:      vm, Device: n.Device, MAC: n.MAC, NameServer: n.NameServer,
+	}
+	var err error
+	if e.Address, err = netip.ParsePrefix(n.Address); err != nil {
+		return e, err
+	}
+	if e.Network.Gateway, err = netip.ParseAddr(n.Gateway); err != nil {
+		return e, err
+	}
+	e.Network.Subnet = e.Address.Masked()
+	if n.Address6 != "" {
+		if e.Address6, err = netip.ParsePrefix(n.Address6); err != nil {
+			return e, err
+		}
+		if e.Network.Gateway6, err = netip.ParseAddr(n.Gateway6); err != nil {
+			return e, err
+		}
+		e.Network.Subnet6 = e.Address6.Masked()
+	}
+	for _, b := range n.Ports {
+		p, err := port(b)
+		if err != nil {
+			return e, err
+		}
+		e.Forwards = append(e.Forwards, network.Forwards(p)...)
+	}
+	return e, nil
+}

@@ -1,0 +1,68 @@
+package manager
+
+import (
+	"testing"
+
+	"github.com/micropod/micropod/pkg/state"
+)
+
+func TestDriverUser(t *testing.T) {
+	for name, c := range map[string]struct {
+		o    NetworkOptions
+		want string // the error
+	}{
+		"user":    {NetworkOptions{Driver: DriverUser}, ""},
+		"bridge":  {NetworkOptions{Driver: DriverBridge}, ""},
+		"unknown": {NetworkOptions{Driver: "macvlan"}, `network driver "macvlan" is not supported: only bridge and user`},
+		"IPv6":    {NetworkOptions{Driver: DriverUser, IPv6: true}, "invalid network config: a network of driver user has no IPv6"},
+	} {
+		r, err := newNetwork(c.o, &state.Networks{}, nil)
+		if err != nil && err.Error() != c.want || err == nil && (c.want != "" || r.Driver != c.o.Driver) {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
+	r, err := newNetwork(NetworkOptions{}, &state.Networks{}, nil)
+	if err != nil || r.Driver != DefaultDriver() {
+		t.Errorf("by default: %+v, %v", r, err)
+	}
+}
+
+// A container in networks of driver user has a device for each: the first with a
+// way out has the default route, the ports, and knows the names of all.
+func TestUserNetworks(t *testing.T) {
+	m, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, front := networkNamed("back", "10.66.0.0/24"), networkNamed("front", "10.67.0.0/24")
+	back.Internal, back.Driver, front.Driver = true, DriverUser, DriverUser
+	n := &state.Networks{Networks: []state.NetworkRecord{back, front}}
+	c := member(state.Attachment{Network: back.ID, Name: "back"}, state.Attachment{Network: front.ID, Name: "front"})
+	members, err := take(n, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := m.planNICs(c, members, nil, 1500)
+	if err := addPorts(plan, []PortBinding{{Port: "80/tcp"}}); err != nil {
+		t.Fatal(err)
+	}
+	inner, outer := plan[0].User, plan[1].User
+	if inner == nil || outer == nil {
+		t.Fatalf("%+v", plan)
+	}
+	if !inner.Internal || outer.Internal || len(inner.Ports) != 0 || len(outer.Ports) != 1 || !inner.Upstream || !outer.Upstream {
+		t.Errorf("inner %+v, outer %+v", inner, outer)
+	}
+	if outer.Network != members[1].network.ID || outer.Guest.String() != "10.67.0.2/24" || outer.Gateway.String() != "10.67.0.1" ||
+		outer.MAC != "02:42:0a:43:00:02" || outer.GatewayMAC != "02:42:0a:43:00:01" || outer.MTU != 65520 {
+		t.Errorf("%+v", outer)
+	}
+	devices, guest := nics(plan)
+	if devices[0].Device != "" || guest[0].Gateway != "" || guest[1].Gateway != "10.67.0.1" {
+		t.Errorf("%+v, %+v", devices, guest)
+	}
+	alone := m.planNICs(&state.Config{ID: c.ID, Networks: c.Networks[:1]}, members[:1], nil, 1500)
+	if alone[0].User.Upstream {
+		t.Error("a container without a way out asks for names outside")
+	}
+}

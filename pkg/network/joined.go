@@ -1,0 +1,160 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/network/bridge"
+	"github.com/micropod/micropod/pkg/network/nameserver"
+	"github.com/micropod/micropod/pkg/network/publish"
+)
+
+// Limits of what a VM in a bridge network has of its supervisor at the same time:
+// what goes through its own device has none.
+const (
+	maxClients = 512 // connections, and flows, of clients on the host itself
+	maxAskers  = 64  // connections with questions for names
+)
+
+// Names are what a VM finds in its networks by name. The functions are called for
+// each question, and from several goroutines.
+type Names struct {
+	Lookup  func(name string) (addrs []netip.Addr, known bool)
+	Reverse func(netip.Addr) []string
+}
+
+// Joined is a NIC in a bridge network, as its VM's supervisor has it. Nothing of it
+// is on the host before Join. Use from one goroutine.
+type Joined struct {
+	b     Bridge
+	ports *publish.Server
+
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// Start takes the sockets of a NIC: those of its published ports, and those at
+// which its guest asks for names. Close frees them.
+func (b Bridge) Start(names Names, log *slog.Logger) (*Joined, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	j := &Joined{b: b, cancel: cancel}
+	var err error
+	if j.ports, err = publish.Listen(b.Ports, publish.Limits{Streams: maxClients, Flows: maxClients}, log); err != nil {
+		cancel()
+		return nil, err
+	}
+	if err := j.answer(ctx, names, log); err != nil {
+		j.closeSockets()
+		return nil, fmt.Errorf("answer questions for names at %s: %w", b.Endpoint.Network.Gateway, err)
+	}
+	for _, p := range j.Published() {
+		j.b.Endpoint.Forwards = append(j.b.Endpoint.Forwards, Forwards(p)...)
+	}
+	return j, nil
+}
+
+// Forwards are what a published port is for packets from elsewhere. Pure.
+func Forwards(p Port) []bridge.Forward {
+	out := []bridge.Forward{{Proto: p.Proto, Host: p.Host, Guest: p.Guest}}
+	if p.Any {
+		out = append(out, bridge.Forward{Proto: p.Proto, Host: netip.AddrPortFrom(netip.IPv6Unspecified(), p.Host.Port()), Guest: p.Guest})
+	}
+	return out
+}
+
+// answer serves names at a port of the gateway, the same for UDP and TCP. The
+// gateway may be nobody's address yet.
+func (j *Joined) answer(ctx context.Context, names Names, log *slog.Logger) error {
+	c := names.server(j.b.Endpoint.Network.Gateway, j.b.Upstream, log)
+	c.Streams = maxAskers
+	free := net.ListenConfig{Control: freeBind}
+	e := &j.b.Endpoint
+	udp, tcp, err := listenBoth(ctx, free, e.Network.Gateway)
+	if err != nil {
+		return err
+	}
+	e.NameServer = uint16(udp.LocalAddr().(*net.UDPAddr).Port)
+	s := nameserver.New(c)
+	guest := []netip.Addr{e.Address.Addr(), e.Address6.Addr()}
+	j.wg.Go(func() { s.ServePacket(ctx, guestPackets{udp, guest}) })
+	j.wg.Go(func() { s.ServeStream(ctx, guestListener{tcp, guest}) })
+	return nil
+}
+
+// listenTries bounds the search for a port that is free for UDP and TCP.
+const listenTries = 16
+
+func listenBoth(ctx context.Context, l net.ListenConfig, at netip.Addr) (net.PacketConn, net.Listener, error) {
+	for try := 1; ; try++ {
+		udp, err := l.ListenPacket(ctx, "udp", netip.AddrPortFrom(at, 0).String())
+		if err != nil {
+			return nil, nil, err
+		}
+		tcp, err := l.Listen(ctx, "tcp", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp, nil
+		}
+		udp.Close()
+		if !errors.Is(err, unix.EADDRINUSE) || try == listenTries {
+			return nil, nil, err
+		}
+	}
+}
+
+// freeBind lets a socket have an address that the host does not have yet.
+func freeBind(_, _ string, c syscall.RawConn) error {
+	var err error
+	if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// Endpoint is the NIC's place in its network, complete.
+func (j *Joined) Endpoint() bridge.Endpoint { return j.b.Endpoint }
+
+// Published lists the ports with the numbers that the host chose.
+func (j *Joined) Published() []Port { return j.ports.Ports() }
+
+// Join makes what the NIC needs on the host, but for its device. Where bridge
+// networks cannot be had at all, the error says why.
+func (j *Joined) Join() error {
+	err := j.b.Host.Join(j.b.Endpoint)
+	if err == nil {
+		return nil
+	}
+	if why := bridge.Available(); why != nil {
+		return fmt.Errorf("%w (--network user works without)", why)
+	}
+	return err
+}
+
+// Plug puts the NIC's device, which the VMM has made, into its network, and lets
+// clients on the host in.
+func (j *Joined) Plug() error {
+	if err := j.b.Host.Plug(j.b.Endpoint); err != nil {
+		return err
+	}
+	return j.ports.Serve(publish.Direct(j.b.Endpoint.Address.Addr()))
+}
+
+// Close frees all that the NIC has on the host, whether it had joined or not.
+func (j *Joined) Close() error {
+	err := j.b.Host.Leave(j.b.Endpoint)
+	j.closeSockets()
+	return err
+}
+
+func (j *Joined) closeSockets() {
+	j.cancel()
+	j.ports.Close()
+	j.wg.Wait()
+}
