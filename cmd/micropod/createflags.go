@@ -29,6 +29,7 @@ type createFlags struct {
 	hostFlags
 	logFlags
 	healthFlags
+	certFlags
 }
 
 // register adds the flags to the command's flag set, which stops at IMAGE: what
@@ -71,6 +72,7 @@ func (c *createFlags) register(f *pflag.FlagSet) {
 	c.hostFlags.register(f)
 	c.logFlags.register(f)
 	c.healthFlags.register(f)
+	c.certFlags.register(f)
 }
 
 // options checks what was typed and turns it into the manager's words. f tells
@@ -92,7 +94,7 @@ func (c *createFlags) options(f *pflag.FlagSet, args []string) (manager.CreateOp
 	if f.Changed("stop-timeout") {
 		o.StopTimeout = grace(c.stopTimeout)
 	}
-	steps := []func(*manager.CreateOptions) error{c.checkName, c.checkWorkdir, c.checkPolicies, c.checkStop, c.readEnv, c.readLabels, c.readStorage, c.hostConfig, c.logConfig, c.healthcheck}
+	steps := []func(*manager.CreateOptions) error{c.checkName, c.checkWorkdir, c.checkPolicies, c.checkStop, c.readEnv, c.readLabels, c.readStorage, c.hostConfig, c.logConfig, c.healthcheck, c.certificates}
 	for _, step := range steps {
 		if err := step(&o); err != nil {
 			return o, err

@@ -67,7 +67,8 @@ type microPodView struct {
 	Dir, ConsolePath string
 	Disks            []string
 	Phases           []phaseView
-	Problem          string `json:",omitempty"`
+	CACertificates   []string `json:",omitempty"` // their subjects
+	Problem          string   `json:",omitempty"`
 }
 
 type phaseView struct {
@@ -99,6 +100,7 @@ func inspectContainer(c *manager.Container) containerView {
 		MicroPod: microPodView{
 			VMM: c.VMM, SupervisorPid: c.SupervisorPID, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Kernel: c.Kernel,
 			Dir: c.Dir, ConsolePath: c.ConsolePath, Disks: c.Disks, Problem: c.Problem, Phases: []phaseView{},
+			CACertificates: manager.CACertificateNames(c.HostConfig),
 		},
 	}
 	for _, p := range c.Phases {

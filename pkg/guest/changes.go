@@ -123,8 +123,12 @@ func (d *differ) file(upper, lower *os.File, name, p string, hides bool) error {
 	case isWhiteout(&st):
 		return d.say('D', p, upper, name)
 	case isDir(&st):
-		return d.subdir(upper, lower, waitingDir{p, upper, name}, kindOf(p, &st, before), hides)
-	case madeBySetup(p):
+		kind := kindOf(p, &st, before)
+		if kind == 'A' && holdsBundleLink(upper, name, p) {
+			kind = 0
+		}
+		return d.subdir(upper, lower, waitingDir{p, upper, name}, kind, hides)
+	case madeBySetup(p), p == systemBundle && isBundleLink(upper, name):
 		return nil
 	case before != nil:
 		return d.say('C', p, upper, name)
@@ -150,7 +154,7 @@ func statBefore(lower *os.File, name string) (*unix.Stat_t, error) {
 // kindOf is the kind of change of a directory, 0 for none of its own.
 func kindOf(p string, now, before *unix.Stat_t) byte {
 	switch {
-	case before == nil && slices.Contains([]string{"/dev", "/proc", "/sys", "/etc"}, p):
+	case before == nil && slices.Contains([]string{"/dev", "/proc", "/sys", "/etc", api.CADir}, p):
 		return 0 // see fixRoot
 	case before == nil:
 		return 'A'
@@ -163,7 +167,7 @@ func kindOf(p string, now, before *unix.Stat_t) byte {
 // madeBySetup are files that the start of a container puts into its root, to
 // mount others over them. They are no change of the container's.
 func madeBySetup(p string) bool {
-	return slices.Contains([]string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab"}, p)
+	return slices.Contains([]string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", api.CABundle, api.CAExtra}, p)
 }
 
 func (d *differ) subdir(upper, lower *os.File, w waitingDir, kind byte, hides bool) error {

@@ -16,6 +16,9 @@ func checkStart(r api.StartRequest) error {
 	if f := r.Seccomp; f != nil && (len(f.Program) == 0 || len(f.Program)%filterSize != 0 || len(f.Program) > api.MaxSeccomp) {
 		return invalid("seccomp", "a program of %d bytes", len(f.Program))
 	}
+	if len(r.CACertificates) > api.MaxCACertificates {
+		return invalid("certificates", "CA certificates of %d bytes", len(r.CACertificates))
+	}
 	if r.Spec == nil || r.Spec.Process == nil || r.Spec.Linux == nil {
 		return invalid("spec", "no process in the spec")
 	}

@@ -153,7 +153,7 @@ func (a *agent) join(p *process, r api.ExecRequest) (phases, error) {
 	if err := stage.status.SetReadDeadline(time.Now().Add(execTimeout)); err != nil {
 		return nil, internal("stage", err)
 	}
-	status, err := stage.handshake(stageConfig{StartRequest: req}, nil)
+	status, err := stage.handshake(stageConfig{req, stagePlace{NoBundle: p.within.noBundle}}, nil)
 	if err != nil {
 		return nil, a.joinError(p, err)
 	}

@@ -32,7 +32,9 @@ type process struct {
 	exited <-chan syscall.WaitStatus
 	owner  *control     // who is told about the end
 	filter *api.Seccomp // of a container, and of every process in it
-	live   bool         // launched: all of the above is set (under agent.mu)
+	// noBundle is stageConfig.NoBundle, for every process in a container.
+	noBundle bool
+	live     bool // launched: all of the above is set (under agent.mu)
 
 	life  context.Context // until the process has been reaped
 	end   func()          // ends life
@@ -120,6 +122,10 @@ func (a *agent) launch(p *process, r api.StartRequest, text json.RawMessage) (ph
 	if err != nil {
 		return nil, internal("etc", err)
 	}
+	p.noBundle, err = trust(etcDir, rootDir, r, files)
+	if err != nil {
+		return nil, internal("certificates", err)
+	}
 	if r.AllDevices {
 		if r.Spec.Linux.Devices, err = guestDevices("/dev"); err != nil {
 			return nil, internal("dev", err)
@@ -151,7 +157,7 @@ func (a *agent) launch(p *process, r api.StartRequest, text json.RawMessage) (ph
 		_ = a.reaper.signal(p.pid, unix.SIGKILL)
 		<-p.exited
 	})
-	status, err := l.handshake(stageConfig{r, stagePlace{Root: rootDir, Files: files}}, text)
+	status, err := l.handshake(stageConfig{r, stagePlace{Root: rootDir, Files: files, NoBundle: p.noBundle}}, text)
 	if err != nil {
 		return nil, err
 	}
@@ -384,6 +390,8 @@ type stageConfig struct {
 type stagePlace struct {
 	Root  string            // the overlay
 	Files map[string]string // path in the container -> file of the guest
+	// NoBundle: there are CA certificates for the container, and the image has none.
+	NoBundle bool `json:",omitempty"`
 }
 
 // stageStatus is the stage's answer, just before it executes the command.

@@ -124,6 +124,7 @@ func (s *stage) container() []step {
 		{"mount", api.CodeInvalid, s.mountAll},
 		{"dev", api.CodeInternal, s.makeDevices},
 		{"etc", api.CodeInternal, s.mountFiles},
+		{"certificates", api.CodeInternal, s.linkBundle},
 		{"sysctl", api.CodeInvalid, func() error { return writeSysctls("/proc/sys", s.Spec.Linux.Sysctl) }},
 		{"tty", api.CodeInternal, s.openStreams},
 		{"cwd", api.CodeInvalid, s.makeCwd},

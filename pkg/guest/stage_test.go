@@ -82,7 +82,12 @@ func inits() []bool {
 // runStage makes a real container in root, on this host.
 func runStage(t *testing.T, r *reaper, root string, req api.StartRequest) (out string, code int, err error) {
 	t.Helper()
-	files, err := writeEtcFiles(t.TempDir(), req)
+	etc := t.TempDir()
+	files, err := writeEtcFiles(etc, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noBundle, err := trust(etc, root, req, files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +101,7 @@ func runStage(t *testing.T, r *reaper, root string, req api.StartRequest) (out s
 		t.Fatal(err)
 	}
 	l.closeChild()
-	if _, err := l.handshake(stageConfig{req, stagePlace{Root: root, Files: files}}, nil); err != nil {
+	if _, err := l.handshake(stageConfig{req, stagePlace{Root: root, Files: files, NoBundle: noBundle}}, nil); err != nil {
 		<-exited
 		return "", 0, err
 	}

@@ -237,7 +237,7 @@ func scanLines(root imageRoot, name string, f func(fields []string) bool) error 
 // environ is the process's environment: HOME is added unless the image or the
 // user set it.
 func (s *stage) environ() []string {
-	env := s.Spec.Process.Env
+	env := s.trusting(s.Spec.Process.Env)
 	if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
 		env = append(slices.Clip(env), "HOME="+s.Who.Home)
 	}

@@ -126,10 +126,7 @@ func committedSettings(c *state.Config, base image.Settings) image.Settings {
 // committedEnv is the environment without the variables that a start sets where
 // the image and the user do not.
 func committedEnv(c *state.Config, base []string) []string {
-	added := []string{defaultPath, "HOSTNAME=" + c.Hostname}
-	if c.TTY {
-		added = append(added, defaultTerm)
-	}
+	added := startVariables(c)
 	return slices.DeleteFunc(slices.Clone(c.Env), func(kv string) bool {
 		return slices.Contains(added, kv) && !slices.Contains(base, kv)
 	})

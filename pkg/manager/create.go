@@ -37,6 +37,10 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 // Create makes a container from an image, fetched as the pull policy says. It
 // is not started. On an error nothing is left behind but the image.
 func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Container, error) {
+	o, err := m.withCACertificates(o)
+	if err != nil {
+		return nil, err
+	}
 	img, release, err := m.holdImage(ctx, o, p)
 	if err != nil {
 		return nil, err
@@ -211,7 +215,7 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 		return c, err
 	}
 	c.Given = given(o, ic)
-	c.Env = environment(o, ic.Env, c.Hostname)
+	c.Env = changeEnvironment(startVariables(&c), slices.Concat(ic.Env, o.Env))
 	if c.StopSignal, err = stopSignal(c.Given.StopSignal); err != nil {
 		return c, err
 	}
@@ -253,14 +257,14 @@ func given(o CreateOptions, image ocispec.ImageConfig) *state.Given {
 	return g
 }
 
-// environment is the process's environment: defaults, the image's, the user's.
-// A name alone removes the variable. Later ones win, in place of the earlier.
-func environment(o CreateOptions, image []string, hostname string) []string {
-	env := []string{defaultPath, "HOSTNAME=" + hostname}
-	if o.TTY {
+// startVariables are set unless the image or the user say otherwise; a name
+// alone of theirs removes one.
+func startVariables(c *state.Config) []string {
+	env := []string{defaultPath, "HOSTNAME=" + c.Hostname}
+	if c.TTY {
 		env = append(env, defaultTerm)
 	}
-	return changeEnvironment(env, slices.Concat(image, o.Env))
+	return append(env, caVariables(c.HostConfig)...)
 }
 
 // changeEnvironment makes changes to env: "K=V" sets, "K" removes.

@@ -25,6 +25,8 @@ const (
 	dirKernels = "kernels"
 	dirHosts   = "certs.d"
 	fileKernel = "vmlinux"
+
+	fileCACerts = "ca-certificates.pem" // the user's: read, never written
 )
 
 // AgentFile is a file of the guest agent in the initramfs.

@@ -201,5 +201,6 @@ func startRequest(c *state.Config, kernelRelease string, nics []network.NIC, res
 		ID: c.ID, Spec: newSpec(c), User: c.User, GroupAdd: c.GroupAdd,
 		Hostname: c.Hostname, Domainname: c.Domainname, Hosts: lines, DNS: dns(h, nics, resolver),
 		Init: c.Init, Stdin: c.Stdin, Seccomp: filter, AllDevices: h.Privileged,
+		CACertificates: h.CACertificates,
 	}, nil
 }

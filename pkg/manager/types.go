@@ -65,6 +65,9 @@ type CreateOptions struct {
 	HostConfig  HostConfig
 	// Networks to be in, the first with the default route; nil is the default.
 	Networks []NetworkAttachment
+	// NoDefaultCACertificates leaves those of the root directory out; otherwise
+	// they come before those of HostConfig.
+	NoDefaultCACertificates bool
 	// CPUs is rounded up to whole vCPUs; 0 is the default of one.
 	CPUs float64
 	// MemoryBytes of the guest; 0 is the default of 512 MiB.

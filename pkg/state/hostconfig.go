@@ -40,6 +40,8 @@ type HostConfig struct {
 	NetworkMode   string        `json:"networkMode,omitempty"` // none, user or a network as the user named it; "" is user
 	PortBindings  []PortBinding `json:"portBindings,omitempty"`
 	PublishAll    bool          `json:"publishAll,omitempty"` // the exposed ports too
+	// CACertificates, in PEM, are trusted beside those of the image.
+	CACertificates string `json:"caCertificates,omitempty"`
 }
 
 // LogConfig is a logging driver with its options; "" is the default, local.

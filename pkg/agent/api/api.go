@@ -41,6 +41,22 @@ const (
 	MaxError   = 4 << 10  // text of an Error
 	MaxID      = 64       // a container or process id
 	MaxCommand = 4 << 10  // command line of a Process
+
+	MaxCACertificates = 1 << 20 // StartRequest.CACertificates
+)
+
+// Files of a container that was given CA certificates, all in PEM.
+const (
+	// CADir holds them, and is nobody else's.
+	CADir = "/etc/micropod"
+	// CABundle has the certificates that the image trusts, and those given.
+	CABundle = CADir + "/ca-certificates.crt"
+	// CAExtra has those given alone.
+	CAExtra = CADir + "/extra-ca-certificates.crt"
+	// CAInstead is an environment variable for programs that come with the world's
+	// certificates and take it in their place: a container whose image has no
+	// bundle does not get it.
+	CAInstead = "REQUESTS_CA_BUNDLE=" + CABundle
 )
 
 // Hello is the agent's first frame on the ready connection.
@@ -189,6 +205,9 @@ type StartRequest struct {
 	Seccomp *Seccomp `json:"seccomp,omitempty"`
 	// AllDevices puts every device of the guest into the container's /dev.
 	AllDevices bool `json:"allDevices,omitempty"`
+	// CACertificates, in PEM, are trusted beside those of the image: in CABundle,
+	// and in each bundle that the image has. At most MaxCACertificates bytes.
+	CACertificates string `json:"caCertificates,omitempty"`
 }
 
 // Seccomp is a finished filter for seccomp(2). The host compiles it, so that the
