@@ -116,6 +116,7 @@ func TestCreateOptions(t *testing.T) {
 		}},
 		{"-m|64m|--memory-swap|64m|busybox", func(o *manager.CreateOptions) { o.MemoryBytes = 64 << 20 }},
 		{"--memory-swap|-1|busybox", func(*manager.CreateOptions) {}},
+		{"--ca-cert||busybox", func(o *manager.CreateOptions) { o.NoDefaultCACertificates = true }},
 		{"--ipc|private|--cgroupns|private|--pid=|--uts=|--userns=|busybox", func(*manager.CreateOptions) {}},
 	}
 	for _, tt := range tests {
@@ -172,6 +173,10 @@ func TestCreateOptionsRefused(t *testing.T) {
 		{"--security-opt|seccomp=none.json|x", "opening seccomp profile (none.json) failed: open none.json: no such file or directory"},
 		{"--security-opt|seccomp=createflags_test.go|x", "compacting json for seccomp profile (createflags_test.go) failed"},
 		{"--security-opt|seccomp=/dev/zero|x", "larger than"},
+		{"--ca-cert|none.pem|x", "open none.pem: no such file or directory"},
+		{"--ca-cert|createflags_test.go|x", "CA certificates of createflags_test.go: no certificate in PEM form"},
+		{"--ca-cert|/dev/zero|x", "CA certificates of /dev/zero: larger than 1048576 bytes"},
+		{"--ca-cert||--ca-cert|.|x", "read .: is a directory"},
 		{"--pids-limit|x|x", "invalid syntax"},
 		{"--shm-size|-1|x", "invalid size: '-1'"},
 		{"--sysctl|foo|x", "sysctl 'foo' is not allowed"},

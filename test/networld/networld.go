@@ -2,6 +2,8 @@
 // its own, so that tests of networking neither need nor touch the machine's:
 //
 //	198.51.100.1, .2   the host's addresses; port 80 tells who asks, at .1
+//	198.51.100.1:443   the same over TLS, as world.test; the certificate of its CA,
+//	                   which nobody knows, is in $NETWORLD_CA
 //	127.0.0.1:81       a service that is for the host itself only
 //	169.254.169.254    port 80: a cloud's metadata
 //	198.51.100.53      the name server: world.test is 198.51.100.1, its TXT record
@@ -96,7 +98,7 @@ func enter(argv []string) error {
 // stay makes the world and runs the command in it.
 func stay(argv []string) error {
 	os.Unsetenv(inside)
-	steps := []func() error{addresses, resolver, servers}
+	steps := []func() error{addresses, resolver, servers, secure}
 	if argv[0] == "-lan" {
 		argv, steps = argv[1:], append(steps, lan)
 	}
@@ -186,11 +188,16 @@ func tell(at, text string) error {
 	if err != nil {
 		return err
 	}
-	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	go http.Serve(l, tells(text))
+	return nil
+}
+
+// tells is a server that says who asks.
+func tells(text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		fmt.Fprintf(w, "%s%s\n", text, host)
-	}))
-	return nil
+	})
 }
 
 func names(c net.PacketConn) {
