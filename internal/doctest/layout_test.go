@@ -63,6 +63,7 @@ func TestNumbersInText(t *testing.T) {
 		{layoutPage, "pkg/logdriver", "defaultMaxFiles", "5", "There are at most 5 files"},
 		{layoutPage, "pkg/logfile", "MaxText", fmt.Sprint(16 << 10), "A piece has at most 16 KiB"},
 		{layoutPage, "pkg/events", "defaultLimit", fmt.Sprint(4 << 20), "once that had 4 MiB"},
+		{"docs/network.md", "pkg/agent/api", "MaxCACertificates", fmt.Sprint(1 << 20), "is more than 1 MiB"},
 		{layoutPage, "pkg/manager", "consoleLimit", fmt.Sprint(1 << 20), "the guest's serial console; at most 1 MiB"},
 		{layoutPage, "pkg/manager", "defaultStop", "10s", "absent is 10 s"},
 		{layoutPage, "pkg/state", "schemaVersion", "1", "version of the format, 1"},

@@ -114,6 +114,16 @@ func (vm *guestVM) checkOutput(t *testing.T) {
 		{"hosts", change(sh("tail -n 1 /etc/hosts"), func(r *api.StartRequest) {
 			r.Hosts = []api.Host{{Addr: "10.0.0.2", Names: []string{"box.example.org", "box"}}}
 		}), "10.0.0.2\tbox.example.org box\n", "", 0},
+		{"certificates", change(sh("cat /etc/micropod/* /etc/ssl/certs/ca-certificates.crt; echo $REQUESTS_CA_BUNDLE; stat -c '%a %U' $(readlink /etc/ssl/certs/ca-certificates.crt)"), func(r *api.StartRequest) {
+			r.CACertificates = "more\n"
+			r.Spec.Process.Env = append(r.Spec.Process.Env, api.CAInstead)
+		}), "more\nmore\nmore\n\n644 root\n", "", 0},
+		{"a bundle of its own", sh("cd /etc/ssl/certs && echo its own > x && mv x ca-certificates.crt"), "", "", 0},
+		{"certificates added to it", change(sh("cat /etc/ssl/certs/ca-certificates.crt; cmp $REQUESTS_CA_BUNDLE /etc/ssl/certs/ca-certificates.crt"), func(r *api.StartRequest) {
+			r.CACertificates = "more\n"
+			r.Spec.Process.Env = append(r.Spec.Process.Env, api.CAInstead)
+		}), "its own\n\nmore\n", "", 0},
+		{"no certificates", sh("cat /etc/ssl/certs/ca-certificates.crt"), "its own\n", "", 0},
 		{"links became files", sh("for f in hosts hostname resolv.conf; do test -f /etc/$f -a ! -L /etc/$f || echo $f; done; readlink /etc/mtab; cat /canary/file; ls /canary"), "/proc/mounts\nuntouched\nfile\n", "", 0},
 		{"modes", sh("stat -c '%a %U %n' / /proc /sys /dev"), "755 root /\n555 root /proc\n555 root /sys\n755 root /dev\n", "", 0},
 		{"cgroup", sh("cat /proc/self/cgroup; touch /sys/fs/cgroup/x 2>/dev/null || echo ro"), "0::/\nro\n", "", 0},

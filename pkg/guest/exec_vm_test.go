@@ -67,7 +67,7 @@ func TestExec(t *testing.T) {
 	for _, init := range []bool{false, true} {
 		r := sh("mkdir -p /kept; echo 1 > /kept/mark; for n in pid mnt ipc uts cgroup net; do readlink /proc/self/ns/$n; done > /kept/ns; echo ready; while :; do sleep 1000; done")
 		r.Init = init
-		r.Hostname = "joined"
+		r.Hostname, r.CACertificates = "joined", "more\n"
 		s, err := vm.start(filtered(r))
 		if err != nil {
 			t.Fatal(err)
@@ -134,6 +134,7 @@ func (vm *guestVM) execOutput(t *testing.T) {
 		}), "99\n111\n321\n", "", 0},
 		{"cwd", changeExec(shExec("pwd"), func(r *api.ExecRequest) { r.Process.Cwd = "/kept" }), "/kept\n", "", 0},
 		{"env", changeExec(shExec("echo $A $HOME"), func(r *api.ExecRequest) { r.Process.Env = append(r.Process.Env, "A=b c", "HOME=/h") }), "b c /h\n", "", 0},
+		{"certificates", changeExec(shExec("cat /etc/ssl/certs/ca-certificates.crt; echo $REQUESTS_CA_BUNDLE"), func(r *api.ExecRequest) { r.Process.Env = append(r.Process.Env, api.CAInstead) }), "more\n\n", "", 0},
 		{"path lookup", execRequest("echo", "hi"), "hi\n", "", 0},
 		{"no shebang", execRequest("/odd/noshebang"), "", "exec /odd/noshebang: exec format error\n", 255},
 		{"bad interpreter", execRequest("/odd/badinterp"), "", "exec /odd/badinterp: no such file or directory\n", 255},

@@ -50,13 +50,13 @@ const (
 	// CADir holds them, and is nobody else's.
 	CADir = "/etc/micropod"
 	// CABundle has the certificates that the image trusts, and those given.
-	CABundle = CADir + "/ca-certificates.crt"
+	CABundle = "/etc/micropod/ca-certificates.crt"
 	// CAExtra has those given alone.
-	CAExtra = CADir + "/extra-ca-certificates.crt"
+	CAExtra = "/etc/micropod/extra-ca-certificates.crt"
 	// CAInstead is an environment variable for programs that come with the world's
 	// certificates and take it in their place: a container whose image has no
 	// bundle does not get it.
-	CAInstead = "REQUESTS_CA_BUNDLE=" + CABundle
+	CAInstead = "REQUESTS_CA_BUNDLE=/etc/micropod/ca-certificates.crt"
 )
 
 // Hello is the agent's first frame on the ready connection.
