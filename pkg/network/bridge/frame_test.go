@@ -144,9 +144,10 @@ type spoof struct {
 }
 
 const (
-	mac2, mac3, macX = "02:42:0a:59:01:02", "02:42:0a:59:01:03", "02:42:0a:59:01:99"
-	everybody        = "ff:ff:ff:ff:ff:ff"
-	ll2, ll3         = "fe80::42:aff:fe59:102", "fe80::42:aff:fe59:103"
+	mac2, mac3 = "02:42:0a:59:01:02", "02:42:0a:59:01:03"
+	mac4, macX = "02:42:0a:59:01:04", "02:42:0a:59:01:99"
+	everybody  = "ff:ff:ff:ff:ff:ff"
+	ll2, ll3   = "fe80::42:aff:fe59:102", "fe80::42:aff:fe59:103"
 )
 
 func spoofs() []spoof {
@@ -234,6 +235,28 @@ func TestSpoofs(t *testing.T) {
 		if passed := bytes.Contains(got, fmt.Appendf(nil, "token-%03d", i)); passed != s.pass {
 			t.Errorf("%s: passed %v, want %v", s.name, passed, s.pass)
 		}
+	}
+}
+
+// TestLinkLocalFrames are those that a bridge takes for itself (IEEE 802.1D, 7.12.6):
+// it learns where an address is from them too, without asking chain guard.
+func TestLinkLocalFrames(t *testing.T) {
+	l := newLab(t)
+	n := testNetwork(1)
+	bad, good, other := l.guest(testEndpoint(n, 2)), l.guest(testEndpoint(n, 3)), l.guest(testEndpoint(n, 4))
+	to, stolen, from := good.wire("eth0"), bad.wire("eth0"), other.wire("eth0")
+	to.send(ether(mac4, mac3, unix.ETH_P_IP, ip4("10.89.1.3", "10.89.1.4", udpHeader(9, 9, "here I am"))))
+	for last := range byte(16) {
+		stolen.send(ether(fmt.Sprintf("01:80:c2:00:00:%02x", last), mac3, 0x88cc, []byte("not guest 3")))
+		token := fmt.Sprintf("for guest 3: %02x", last)
+		from.send(ether(mac3, mac4, unix.ETH_P_IP, ip4("10.89.1.4", "10.89.1.3", udpHeader(9, 9, token))))
+		if _, found := to.until(token); !found {
+			t.Errorf("01:80:c2:00:00:%02x: a guest gets what is for another one", last)
+		}
+	}
+	from.send(ether(mac2, mac4, unix.ETH_P_IP, ip4("10.89.1.4", "10.89.1.2", udpHeader(9, 9, "the last"))))
+	if frames, found := stolen.until("the last"); !found || bytes.Contains(bytes.Join(frames, nil), []byte("for guest 3")) {
+		t.Errorf("guest 2 got its own: %v, and of guest 3: %q", found, frames)
 	}
 }
 

@@ -140,14 +140,19 @@ func plug(e Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("bridge %s: %w", e.Network.Device(), err)
 	}
-	if err := setPort(port, bridge); err != nil {
+	mac, _ := net.ParseMAC(e.MAC) // validated
+	if err := setPort(port, bridge, mac); err != nil {
 		return fmt.Errorf("device %s: %w", e.Device, err)
 	}
 	failpoint.Here(failpoint.BridgePlugged)
 	return nil
 }
 
-func setPort(port, bridge netlink.Link) error {
+// setPort makes a device a port behind which is the address guest, for good. A
+// bridge that learned where an address is would learn it from what a guest sends to
+// the addresses of IEEE 802.1D, 7.12.6, too: those frames come by no chain (LLDP's by
+// no hook at all), and from another guest's address they would turn its packets here.
+func setPort(port, bridge netlink.Link, guest net.HardwareAddr) error {
 	// The host has no address on this link, its bridge does.
 	if err := sysctl6("conf/"+port.Attrs().Name+"/disable_ipv6", "1"); err != nil {
 		return err
@@ -156,12 +161,17 @@ func setPort(port, bridge netlink.Link) error {
 		return fmt.Errorf("set MTU: %w", err)
 	}
 	if port.Attrs().MasterIndex != bridge.Attrs().Index {
+		// One of a bridge that somebody deleted is up, and a new port learns.
+		if err := netlink.LinkSetDown(port); err != nil {
+			return fmt.Errorf("set down: %w", err)
+		}
 		if err := netlink.LinkSetMaster(port, bridge); err != nil {
 			return fmt.Errorf("make it a port of %s: %w", bridge.Attrs().Name, err)
 		}
 	}
 	if err := errors.Join(
-		netlink.LinkSetIsolated(port, false), netlink.LinkSetLearning(port, true), netlink.LinkSetHairpin(port, false),
+		netlink.LinkSetIsolated(port, false), netlink.LinkSetLearning(port, false), netlink.LinkSetFlood(port, false),
+		netlink.NeighSet(forwardingEntry(port, guest)), netlink.LinkSetHairpin(port, false),
 		// A guest is no bridge, and does not choose the way of frames.
 		netlink.LinkSetGuard(port, true), netlink.LinkSetRootBlock(port, true),
 	); err != nil {
@@ -171,6 +181,15 @@ func setPort(port, bridge netlink.Link) error {
 		return fmt.Errorf("set up: %w", err)
 	}
 	return nil
+}
+
+// forwardingEntry says that an address is behind a port, and stays there.
+func forwardingEntry(port netlink.Link, mac net.HardwareAddr) *netlink.Neigh {
+	const sticky = 1 << 6 // NTF_STICKY
+	return &netlink.Neigh{
+		LinkIndex: port.Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP,
+		Flags: netlink.NTF_MASTER | sticky, HardwareAddr: mac,
+	}
 }
 
 // removeBridge takes a bridge of ours away, with its routing rules.
