@@ -107,12 +107,16 @@ func udpHeader(from, to uint16, payload string) []byte {
 	return append(append(p, 0, 0), payload...)
 }
 
-func ip4(src, dst string, payload []byte) []byte {
-	p := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
-	binary.BigEndian.PutUint16(p[2:], uint16(20+len(payload)))
+func ip4(src, dst string, payload []byte) []byte { return ip4Options(src, dst, nil, payload) }
+
+// ip4Options is ip4 with options, of whole words.
+func ip4Options(src, dst string, options, payload []byte) []byte {
+	p := []byte{0x45 + byte(len(options)/4), 0, 0, 0, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
 	p = append(append(p, netip.MustParseAddr(src).AsSlice()...), netip.MustParseAddr(dst).AsSlice()...)
+	p = append(p, options...)
+	binary.BigEndian.PutUint16(p[2:], uint16(len(p)+len(payload)))
 	var sum uint32
-	for i := 0; i < 20; i += 2 {
+	for i := 0; i < len(p); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(p[i:]))
 	}
 	for sum>>16 != 0 {

@@ -24,6 +24,7 @@ func bridgeSysctls(n Network) error {
 		sysctl(four+"forwarding", flag(!n.Internal)),
 		sysctl(four+"rp_filter", "1"),
 		sysctl(four+"route_localnet", "0"),
+		sysctl(four+"accept_source_route", "0"),
 		sysctl(four+"accept_redirects", "0"),
 		sysctl(four+"send_redirects", "0"),
 		// No guest tells the host where routers are.
