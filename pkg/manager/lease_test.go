@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/network"
@@ -290,29 +289,6 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestRecordedEndpoint: what a supervisor records of a place is enough to leave it.
-func TestRecordedEndpoint(t *testing.T) {
-	n := state.Network{
-		Mode: state.ModeBridge, ID: state.NewID(), Name: "net", Device: "mp0a", MAC: "02:42:0a:42:00:02", Address: "10.66.0.2/24",
-		Gateway: "10.66.0.1", Address6: "fd66::2/64", Gateway6: "fd66::1", MTU: 1500, NameServer: 4000,
-		Ports: []PortBinding{{Port: "80/tcp", HostPort: 8080}, {Port: "53/udp", HostIP: "127.0.0.1", HostPort: 53}},
-	}
-	e, err := recordedEndpoint("vm", n)
-	if err != nil || e.Network.Subnet.String() != "10.66.0.0/24" || e.Network.Subnet6.String() != "fd66::/64" || len(e.Forwards) != 3 {
-		t.Errorf("%+v, %v", e, err)
-	}
-	for _, broken := range []func(*state.Network){
-		func(n *state.Network) { n.Address = "x" }, func(n *state.Network) { n.Gateway = "" }, func(n *state.Network) { n.Address6 = "x" },
-		func(n *state.Network) { n.Gateway6 = "x" }, func(n *state.Network) { n.Ports = []PortBinding{{Port: "x"}} },
-	} {
-		b := n
-		broken(&b)
-		if _, err := recordedEndpoint("vm", b); err == nil {
-			t.Errorf("accepted: %+v", b)
-		}
-	}
-}
-
 func TestAttachment(t *testing.T) {
 	m, err := Open(t.TempDir(), Options{})
 	if err != nil {
@@ -332,13 +308,5 @@ func TestAttachment(t *testing.T) {
 		if _, err := m.attachment(a); err == nil || err.Error() != text {
 			t.Errorf("%+v: %v", a, err)
 		}
-	}
-}
-
-// TestLostNetworks: of a container whose supervisor was lost nothing is published.
-func TestLostNetworks(t *testing.T) {
-	st := state.Status{Phase: state.PhaseRunning, Networks: []state.Network{{Mode: state.ModeUser, Ports: []PortBinding{{Port: "80/tcp", HostPort: 8080}}}}}
-	if endLost(&st, time.Now()); st.Networks != nil {
-		t.Errorf("%+v", st.Networks)
 	}
 }

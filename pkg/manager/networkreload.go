@@ -90,13 +90,24 @@ func (m *Manager) recordedEndpoints() ([]bridge.Endpoint, error) {
 		if err != nil || st == nil || len(st.Networks) == 0 || !m.inNetwork(vm) {
 			continue
 		}
-		for _, n := range st.Networks {
-			if e, err := recordedEndpoint(vm.ID, n); err == nil && n.Mode == state.ModeBridge {
-				all = append(all, e)
-			}
-		}
+		all = append(all, stayingEndpoints(vm.ID, st.Networks)...)
 	}
 	return all, nil
+}
+
+// stayingEndpoints leaves out those that a supervisor is about to take away, or has
+// already: what is restored then would stay. Pure.
+func stayingEndpoints(vm string, networks []state.Network) []bridge.Endpoint {
+	var all []bridge.Endpoint
+	for _, n := range networks {
+		if n.Mode != state.ModeBridge || n.Leaving {
+			continue
+		}
+		if e, err := recordedEndpoint(vm, n); err == nil {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // checkBridges looks for what is on the host of VMs that do not run.

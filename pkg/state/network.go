@@ -51,6 +51,8 @@ type Network struct {
 	MTU        int    `json:"mtu,omitempty"`
 	Internal   bool   `json:"internal,omitempty"`
 	NameServer uint16 `json:"nameServer,omitempty"`
+	// Leaving: the VM has ended, and its supervisor takes it out.
+	Leaving bool `json:"leaving,omitempty"`
 	// Ports have a HostPort each.
 	Ports []PortBinding `json:"ports,omitempty"`
 }

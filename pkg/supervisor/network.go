@@ -128,8 +128,28 @@ func (s *supervisor) joinPeers() error {
 	return s.peers.Serve(members)
 }
 
+// recordLeaving tells those who make networks again from the records to leave ours
+// out: the end of it is on disk only later.
+func (s *supervisor) recordLeaving() {
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	joined := false
+	for i := range s.status.Networks {
+		n := &s.status.Networks[i]
+		n.Leaving = n.Mode == state.ModeBridge
+		joined = joined || n.Leaving
+	}
+	if !joined {
+		return
+	}
+	if err := s.record(); err != nil {
+		s.log.Error("record that the VM leaves its networks", "err", err)
+	}
+}
+
 // leaveNetwork frees what the NICs have. The VM has ended.
 func (s *supervisor) leaveNetwork() {
+	s.recordLeaving()
 	if s.peers != nil {
 		s.peers.Close()
 		s.peers = nil

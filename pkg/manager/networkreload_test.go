@@ -1,0 +1,51 @@
+package manager
+
+import (
+	"testing"
+	"time"
+
+	"github.com/micropod/micropod/pkg/state"
+)
+
+// TestRecordedEndpoint: what a supervisor records of a place is enough to leave it.
+func TestRecordedEndpoint(t *testing.T) {
+	n := state.Network{
+		Mode: state.ModeBridge, ID: state.NewID(), Name: "net", Device: "mp0a", MAC: "02:42:0a:42:00:02", Address: "10.66.0.2/24",
+		Gateway: "10.66.0.1", Address6: "fd66::2/64", Gateway6: "fd66::1", MTU: 1500, NameServer: 4000,
+		Ports: []PortBinding{{Port: "80/tcp", HostPort: 8080}, {Port: "53/udp", HostIP: "127.0.0.1", HostPort: 53}},
+	}
+	e, err := recordedEndpoint("vm", n)
+	if err != nil || e.Network.Subnet.String() != "10.66.0.0/24" || e.Network.Subnet6.String() != "fd66::/64" || len(e.Forwards) != 3 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	for _, broken := range []func(*state.Network){
+		func(n *state.Network) { n.Address = "x" }, func(n *state.Network) { n.Gateway = "" }, func(n *state.Network) { n.Address6 = "x" },
+		func(n *state.Network) { n.Gateway6 = "x" }, func(n *state.Network) { n.Ports = []PortBinding{{Port: "x"}} },
+	} {
+		b := n
+		broken(&b)
+		if _, err := recordedEndpoint("vm", b); err == nil {
+			t.Errorf("accepted: %+v", b)
+		}
+	}
+}
+
+// TestStayingEndpoints: whoever restores the networks does not bring back what a
+// supervisor takes away at the same time.
+func TestStayingEndpoints(t *testing.T) {
+	of := func(mode, device string, leaving bool) state.Network {
+		return state.Network{Mode: mode, Device: device, Address: "10.66.0.2/24", Gateway: "10.66.0.1", Leaving: leaving}
+	}
+	all := []state.Network{of(state.ModeBridge, "goes", true), of(state.ModeUser, "", false), of(state.ModeBridge, "stays", false)}
+	if got := stayingEndpoints("vm", all); len(got) != 1 || got[0].Device != "stays" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestLostNetworks: of a container whose supervisor was lost nothing is published.
+func TestLostNetworks(t *testing.T) {
+	st := state.Status{Phase: state.PhaseRunning, Networks: []state.Network{{Mode: state.ModeUser, Ports: []PortBinding{{Port: "80/tcp", HostPort: 8080}}}}}
+	if endLost(&st, time.Now()); st.Networks != nil {
+		t.Errorf("%+v", st.Networks)
+	}
+}
