@@ -51,9 +51,15 @@ func (m *Manager) resolveNetworks(c *state.Config, asked []NetworkAttachment) er
 	return nil
 }
 
+// sameNetwork reports whether an attachment is to the network of a. One that was
+// removed and made again is the same, as it is to who starts the container.
+func sameNetwork(a state.Attachment) func(state.Attachment) bool {
+	return func(o state.Attachment) bool { return o.Network == a.Network || o.Name == a.Name }
+}
+
 // addAttachment puts a container into one more network. Pure.
 func addAttachment(c *state.Config, a state.Attachment) error {
-	if slices.ContainsFunc(c.Networks, func(o state.Attachment) bool { return o.Network == a.Network }) {
+	if slices.ContainsFunc(c.Networks, sameNetwork(a)) {
 		return wordedf(ErrInvalid, "network %q is specified multiple times", a.Name)
 	}
 	if len(c.Networks) == api.MaxNICs {
@@ -180,8 +186,11 @@ func lease(n *state.Networks, r *state.NetworkRecord, c *state.Config, a state.A
 		l.Names = names
 		return l, nil
 	}
+	err := checkAsked(r, a) // again: the network may have been removed, and made in another place
+	if err != nil {
+		return nil, err
+	}
 	l := state.Lease{Network: r.ID, VM: c.ID, Names: names}
-	var err error
 	if l.Address, err = address(n, r, c.ID, r.Subnet, r.Range, a.Address); err != nil {
 		return nil, err
 	}

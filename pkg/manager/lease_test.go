@@ -205,47 +205,6 @@ func TestRemoveNetwork(t *testing.T) {
 	}
 }
 
-// TestConnect changes the record of a container that does not run.
-func TestConnect(t *testing.T) {
-	m, err := Open(t.TempDir(), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"one", "two", "three", "four", "five"} {
-		if _, err := m.CreateNetwork(t.Context(), NetworkOptions{Name: name}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c := member(state.Attachment{Network: NetworkUser, Name: NetworkUser})
-	if err := m.state.Create(*c, func(state.Paths) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	connect := func(name string) error {
-		return m.ConnectNetwork(t.Context(), c.Name, NetworkAttachment{Network: name, Aliases: []string{"x"}})
-	}
-	if err := errors.Join(connect("one"), connect("two")); err != nil {
-		t.Fatal(err)
-	}
-	if err := connect("two"); err == nil || err.Error() != "endpoint with name "+c.Name+" already exists in network two" {
-		t.Errorf("twice: %v", err)
-	}
-	if err := errors.Join(connect("three"), connect("four")); !errors.Is(err, ErrInvalid) {
-		t.Errorf("more than a guest can have: %v", err)
-	}
-	for _, name := range []string{NetworkUser, "one"} {
-		if err := m.DisconnectNetwork(t.Context(), c.ID, name, false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := m.DisconnectNetwork(t.Context(), c.ID, "one", false); err == nil || !strings.HasSuffix(err.Error(), "is not connected to the network one") {
-		t.Errorf("a second time: %v", err)
-	}
-	now, err := m.Inspect(t.Context(), c.ID)
-	if err != nil || len(now.Attachments) != 2 || now.Attachments[0].Name != "two" || now.Attachments[1].Name != "three" {
-		t.Fatalf("%+v, %v", now, err)
-	}
-}
-
 // TestPlan is a container in an internal network and in two others.
 func TestPlan(t *testing.T) {
 	m, err := Open(t.TempDir(), Options{})

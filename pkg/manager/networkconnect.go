@@ -24,7 +24,7 @@ func (m *Manager) ConnectNetwork(ctx context.Context, container string, a Networ
 	}
 	err = m.changeStopped(ctx, vm, "connect", func(c *state.Config) error {
 		c.Networks = slices.Clone(attachments(c))
-		if slices.ContainsFunc(c.Networks, func(o state.Attachment) bool { return o.Network == a.Network }) {
+		if slices.ContainsFunc(c.Networks, sameNetwork(a)) {
 			return wordedf(ErrConflict, "endpoint with name %s already exists in network %s", vm.Name, a.Name)
 		}
 		if len(c.Networks) == 0 {
@@ -64,7 +64,7 @@ func (m *Manager) DisconnectNetwork(ctx context.Context, container, ref string, 
 		left.Network = NetworkUser
 	}
 	err = m.changeStopped(ctx, vm, "disconnect", func(c *state.Config) error {
-		rest := slices.DeleteFunc(slices.Clone(attachments(c)), func(a state.Attachment) bool { return a.Network == left.Network })
+		rest := slices.DeleteFunc(slices.Clone(attachments(c)), sameNetwork(left))
 		if len(rest) == len(attachments(c)) {
 			return errNotConnected(vm, w.Name)
 		}

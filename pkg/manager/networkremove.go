@@ -95,7 +95,7 @@ func (m *Manager) PruneNetworks(ctx context.Context, choose func(NamedNetwork) b
 // unused refuses to remove a network that a container is to be in.
 func (m *Manager) unused(r state.NetworkRecord, _ *state.Networks) error {
 	used, err := m.usedNetworks()
-	if err == nil && used[r.ID] {
+	if err == nil && (used[r.ID] || used[r.Name]) {
 		err = wordedf(ErrConflict, "network %s is in use", r.Name)
 	}
 	return err

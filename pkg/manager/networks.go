@@ -92,7 +92,7 @@ func (m *Manager) Networks(context.Context) ([]NamedNetwork, error) {
 	var out []NamedNetwork
 	for _, r := range n.Networks {
 		w := newNamedNetwork(r)
-		w.Used = used[r.ID]
+		w.Used = used[r.ID] || used[r.Name]
 		if w.Members, err = m.members(&n, r); err != nil {
 			return nil, err
 		}
@@ -260,7 +260,7 @@ func prefixOf(a netip.Addr, subnet netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(a, subnet.Bits())
 }
 
-// usedNetworks are the ids of those that a container is to be in.
+// usedNetworks are the ids and the names of those that a container is to be in.
 func (m *Manager) usedNetworks() (map[string]bool, error) {
 	vms, err := m.state.List()
 	if err != nil {
@@ -273,7 +273,7 @@ func (m *Manager) usedNetworks() (map[string]bool, error) {
 			continue // a broken one cannot be started
 		}
 		for _, a := range attachments(c) {
-			used[a.Network] = true
+			used[a.Network], used[a.Name] = true, true
 		}
 	}
 	return used, nil

@@ -1,0 +1,94 @@
+package manager
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/micropod/micropod/pkg/state"
+)
+
+// TestConnect changes the record of a container that does not run.
+func TestConnect(t *testing.T) {
+	m, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one", "two", "three", "four", "five"} {
+		if _, err := m.CreateNetwork(t.Context(), NetworkOptions{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := member(state.Attachment{Network: NetworkUser, Name: NetworkUser})
+	if err := m.state.Create(*c, func(state.Paths) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	connect := func(name string) error {
+		return m.ConnectNetwork(t.Context(), c.Name, NetworkAttachment{Network: name, Aliases: []string{"x"}})
+	}
+	if err := errors.Join(connect("one"), connect("two")); err != nil {
+		t.Fatal(err)
+	}
+	if err := connect("two"); err == nil || err.Error() != "endpoint with name "+c.Name+" already exists in network two" {
+		t.Errorf("twice: %v", err)
+	}
+	if err := errors.Join(connect("three"), connect("four")); !errors.Is(err, ErrInvalid) {
+		t.Errorf("more than a guest can have: %v", err)
+	}
+	for _, name := range []string{NetworkUser, "one"} {
+		if err := m.DisconnectNetwork(t.Context(), c.ID, name, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.DisconnectNetwork(t.Context(), c.ID, "one", false); err == nil || !strings.HasSuffix(err.Error(), "is not connected to the network one") {
+		t.Errorf("a second time: %v", err)
+	}
+	now, err := m.Inspect(t.Context(), c.ID)
+	if err != nil || len(now.Attachments) != 2 || now.Attachments[0].Name != "two" || now.Attachments[1].Name != "three" {
+		t.Fatalf("%+v, %v", now, err)
+	}
+}
+
+// TestAnotherOfItsName: a network that was removed and made again is the one that
+// the container is in, and it is in there once.
+func TestAnotherOfItsName(t *testing.T) {
+	m, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := member()
+	err = m.state.Create(*c, func(state.Paths) error { return nil })
+	connect := func() error {
+		return m.ConnectNetwork(t.Context(), c.Name, NetworkAttachment{Network: "net", Address: netip.MustParseAddr("10.66.0.9")})
+	}
+	for i, subnet := range []string{"10.66.0.0/24", "10.77.0.0/24"} {
+		if i > 0 {
+			err = errors.Join(err, m.RemoveNetwork(t.Context(), "net"))
+		}
+		_, made := m.CreateNetwork(t.Context(), NetworkOptions{Name: "net", Pools: []NetworkPool{{Subnet: netip.MustParsePrefix(subnet)}}})
+		if err = errors.Join(err, made); i == 0 {
+			err = errors.Join(err, connect())
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := m.state.ReadConfig(c.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.takeLeases(now); !errors.Is(err, ErrInvalid) {
+		t.Errorf("an address that is in the subnet of the first one only: %v", err)
+	}
+	if all, err := m.Networks(t.Context()); err != nil || !slices.ContainsFunc(all, func(n NamedNetwork) bool { return n.Name == "net" && n.Used }) {
+		t.Errorf("not used: %+v, %v", all, err)
+	}
+	if err := m.ConnectNetwork(t.Context(), c.Name, NetworkAttachment{Network: "net"}); !errors.Is(err, ErrConflict) {
+		t.Errorf("connected twice: %v", err)
+	}
+	if err := m.DisconnectNetwork(t.Context(), c.Name, "net", false); err != nil {
+		t.Error(err)
+	}
+}
