@@ -60,6 +60,8 @@ func (e Endpoint) owner() string { return e.VM + " " + e.Device }
 // part is an endpoint of which a comment tells.
 type part struct{ vm, device string }
 
+func (e Endpoint) part() part { return part{e.VM, e.Device} }
+
 func parsePart(owner string) (part, bool) {
 	vm, device, ok := strings.Cut(owner, " ")
 	return part{vm, device}, ok
@@ -67,9 +69,11 @@ func parsePart(owner string) (part, bool) {
 
 // add puts an endpoint's elements. What it had before is gone, and what another
 // one has under the same key: an address, a device or a port has one owner, the
-// last who got it.
+// last who got it. Of who had the address nothing is left: his published ports would
+// lead to this one.
 func (c contents) add(e Endpoint) {
-	c.remove(func(p part) bool { return p == part{e.VM, e.Device} })
+	old := append(c.displaced(e), e.part())
+	c.remove(func(p part) bool { return slices.Contains(old, p) })
 	c.addNetwork(e.Network)
 	c.addSources(e)
 	for _, f := range e.Forwards {
@@ -78,6 +82,19 @@ func (c contents) add(e Endpoint) {
 	if e.NameServer != 0 {
 		c.addNameServer(e)
 	}
+}
+
+// displaced are those who have an address of e.
+func (c contents) displaced(e Endpoint) []part {
+	var all []part
+	for set, k := range map[string][]byte{
+		"guests": key(name(e.Network.Device()), e.Address.Addr().AsSlice()), "guests6": key(name(e.Network.Device()), e.Address6.Addr().AsSlice()),
+	} {
+		if p, ok := parsePart(c[set][string(k)].owner); ok && p != e.part() {
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 func (c contents) addNetwork(n Network) {

@@ -110,6 +110,24 @@ func TestLastOwner(t *testing.T) {
 	}
 }
 
+// TestLastAddress is a guest with the address of one that was never taken away.
+func TestLastAddress(t *testing.T) {
+	n := testNetwork(1)
+	for name, change := range map[string]func(a, b *Endpoint){
+		"IPv4": func(a, b *Endpoint) { b.Address = a.Address },
+		"IPv6": func(a, b *Endpoint) { b.Address6 = a.Address6 },
+	} {
+		a, b, c := testEndpoint(n, 2), testEndpoint(n, 3), contents{}
+		a.Forwards = []Forward{{"tcp", netip.MustParseAddrPort("0.0.0.0:80"), 1}}
+		change(&a, &b)
+		c.add(a)
+		c.add(b)
+		if got := c.parts(); len(got) != 1 || got[0] != b.part() || len(c["published_any"]) != 0 {
+			t.Errorf("%s: %v, published %v", name, got, c["published_any"])
+		}
+	}
+}
+
 func TestAfter(t *testing.T) {
 	for p, want := range map[string]string{
 		"10.0.0.0/8": "11.0.0.0", "192.0.2.7/32": "192.0.2.8", "0.0.0.0/8": "1.0.0.0", "fd00:42::42/128": "fd00:42::43", "fec0::/10": "ff00::",

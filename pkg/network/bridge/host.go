@@ -58,17 +58,21 @@ func (x *transaction) set(want contents) error {
 // nothing.
 //
 // An address, a device name or a published port that another endpoint still has
-// in the rules is this one's from now on: who has it is decided elsewhere.
+// in the rules is this one's from now on: who has it is decided elsewhere. Who had the
+// address has nothing more.
 func (h Host) Join(e Endpoint) error {
 	if err := e.validate(); err != nil {
 		return err
 	}
 	return h.locked(func(x *transaction) error {
-		this := func(p part) bool { return p == part{e.VM, e.Device} }
-		before := slices.ContainsFunc(x.have.parts(), this)
+		this := func(p part) bool { return p == e.part() }
+		before, displaced := slices.ContainsFunc(x.have.parts(), this), x.have.displaced(e)
 		err := x.join(e)
 		if err == nil {
 			err = forgetClients(e.Forwards)
+		}
+		if err == nil && len(displaced) > 0 {
+			err = forgetGuests(e.addresses())
 		}
 		if err != nil && !before {
 			err = errors.Join(err, x.leave(this, nil, nil))
@@ -112,7 +116,7 @@ func (h Host) Leave(e Endpoint) error {
 		if err != nil {
 			return err
 		}
-		return x.leave(func(p part) bool { return p == part{e.VM, e.Device} }, bridges, e.addresses())
+		return x.leave(func(p part) bool { return p == e.part() }, bridges, e.addresses())
 	})
 }
 
