@@ -177,11 +177,17 @@ func userPlan(m membership) *network.Plan {
 func endpoint(m membership, device string, mtu int) bridge.Endpoint {
 	r, l := m.network, m.lease
 	return bridge.Endpoint{
-		Network: bridge.Network{
-			ID: r.ID, Subnet: r.Subnet, Gateway: r.Gateway, Subnet6: r.Subnet6, Gateway6: r.Gateway6,
-			Internal: r.Internal, MTU: cmp.Or(mtuOf(r), mtu),
-		},
-		VM: l.VM, Device: device, MAC: l.MAC, Address: prefixOf(l.Address, r.Subnet), Address6: prefixOf(l.Address6, r.Subnet6),
+		Network: bridgeNetwork(r, mtu),
+		VM:      l.VM, Device: device, MAC: l.MAC, Address: prefixOf(l.Address, r.Subnet), Address6: prefixOf(l.Address6, r.Subnet6),
+	}
+}
+
+// bridgeNetwork is a network as the host has it, with mtu if it has none of its
+// own. Pure.
+func bridgeNetwork(r state.NetworkRecord, mtu int) bridge.Network {
+	return bridge.Network{
+		ID: r.ID, Subnet: r.Subnet, Gateway: r.Gateway, Subnet6: r.Subnet6, Gateway6: r.Gateway6,
+		Internal: r.Internal, MTU: cmp.Or(mtuOf(r), mtu),
 	}
 }
 

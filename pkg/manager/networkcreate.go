@@ -104,7 +104,21 @@ func newNetwork(o NetworkOptions, n *state.Networks, host []netip.Prefix) (state
 	if err := addGateways(&r); err != nil {
 		return r, err
 	}
-	return r, checkNetworkOptions(r)
+	if err := checkNetworkOptions(r); err != nil {
+		return r, err
+	}
+	return r, checkSubnets(r)
+}
+
+// checkSubnets refuses what no container could be started in.
+func checkSubnets(r state.NetworkRecord) error {
+	if r.Driver != DriverBridge {
+		return nil
+	}
+	if err := bridgeNetwork(r, 0).Validate(); err != nil {
+		return wordedf(ErrInvalid, "invalid network config: %v", err)
+	}
+	return nil
 }
 
 // usePool gives a network a subnet of its user's.

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/micropod/micropod/pkg/state"
@@ -24,6 +25,20 @@ func TestDriverUser(t *testing.T) {
 	r, err := newNetwork(NetworkOptions{}, &state.Networks{}, nil)
 	if err != nil || r.Driver != DefaultDriver() {
 		t.Errorf("by default: %+v, %v", r, err)
+	}
+}
+
+// TestDeniedSubnets are those in which no container of a bridge network could start.
+func TestDeniedSubnets(t *testing.T) {
+	for subnet, why := range map[string]string{
+		"100.64.0.0/10": "subnet 100.64.0.0/10: overlaps 100.100.100.200/32, which no guest reaches",
+		"2002:1::/64":   "subnet 2002:1::/64: overlaps 2002::/16, which no guest reaches",
+	} {
+		p := netip.MustParsePrefix(subnet)
+		o := NetworkOptions{Driver: DriverBridge, IPv6: p.Addr().Is6(), Pools: []NetworkPool{{Subnet: p}}}
+		if _, err := newNetwork(o, &state.Networks{}, nil); err == nil || err.Error() != "invalid network config: "+why {
+			t.Errorf("%s: %v", subnet, err)
+		}
 	}
 }
 

@@ -21,8 +21,8 @@ const (
 
 // validate tells what is wrong with an endpoint: it comes from a file.
 func (e Endpoint) validate() error {
-	if err := e.Network.validate(); err != nil {
-		return err
+	if err := e.Network.Validate(); err != nil {
+		return fmt.Errorf("network %.64s: %w", e.Network.ID, err)
 	}
 	if !word(e.VM, maxVM) {
 		return fmt.Errorf("VM %.120q: not an id", e.VM)
@@ -52,21 +52,28 @@ func (n Network) holds(a, subnet netip.Prefix, gateway netip.Addr) error {
 	return nil
 }
 
-func (n Network) validate() error {
+// Validate tells what is wrong with a network: no endpoint can be in one of those.
+func (n Network) Validate() error {
 	if !isID(n.ID) {
-		return fmt.Errorf("network %.80q: not an id", n.ID)
+		return fmt.Errorf("id %.80q: not one", n.ID)
 	}
 	if n.MTU != 0 && (n.MTU < minMTU || n.MTU > maxMTU) {
-		return fmt.Errorf("network %s: MTU %d: not from %d to %d", n.ID, n.MTU, minMTU, maxMTU)
+		return fmt.Errorf("MTU %d: not from %d to %d", n.MTU, minMTU, maxMTU)
 	}
-	if err := validSubnet(n.Subnet, n.Gateway); err != nil || !n.Subnet.Addr().Is4() {
-		return fmt.Errorf("network %s: subnet %s with gateway %s: not an IPv4 network", n.ID, n.Subnet, n.Gateway)
+	if err := validSubnet(n.Subnet, n.Gateway); err != nil {
+		return err
+	}
+	if !n.Subnet.Addr().Is4() {
+		return fmt.Errorf("subnet %s: not one of IPv4", n.Subnet)
 	}
 	if !n.Subnet6.IsValid() && !n.Gateway6.IsValid() {
 		return nil
 	}
-	if err := validSubnet(n.Subnet6, n.Gateway6); err != nil || !n.Subnet6.Addr().Is6() || n.Subnet6.Addr().Is4In6() {
-		return fmt.Errorf("network %s: subnet %s with gateway %s: not an IPv6 network", n.ID, n.Subnet6, n.Gateway6)
+	if err := validSubnet(n.Subnet6, n.Gateway6); err != nil {
+		return err
+	}
+	if !n.Subnet6.Addr().Is6() || n.Subnet6.Addr().Is4In6() {
+		return fmt.Errorf("subnet %s: not one of IPv6", n.Subnet6)
 	}
 	return nil
 }
@@ -75,13 +82,15 @@ func (n Network) validate() error {
 // chain arrive would not let pass.
 func validSubnet(p netip.Prefix, gateway netip.Addr) error {
 	a := p.Addr()
-	if !p.IsValid() || p != p.Masked() || !p.Contains(gateway) || gateway == a || gateway.Zone() != "" ||
-		a.IsMulticast() || a.IsLinkLocalUnicast() {
+	if !p.IsValid() || p != p.Masked() || a.IsMulticast() || a.IsLinkLocalUnicast() {
 		return fmt.Errorf("subnet %s: not one for guests", p)
+	}
+	if !p.Contains(gateway) || gateway == a || gateway.Zone() != "" {
+		return fmt.Errorf("gateway %s: not one of subnet %s", gateway, p)
 	}
 	for _, d := range append(denied4(), denied6()...) {
 		if d.Overlaps(p) {
-			return fmt.Errorf("subnet %s: overlaps %s", p, d)
+			return fmt.Errorf("subnet %s: overlaps %s, which no guest reaches", p, d)
 		}
 	}
 	return nil
