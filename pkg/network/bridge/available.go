@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -68,6 +69,9 @@ func tryAll() error {
 	}
 	if err := t.conn.Flush(); err != nil {
 		return fmt.Errorf("nftables: %w (the kernel needs nf_tables, for inet with nat, fib, reject and masquerade, and for bridge)", err)
+	}
+	if err := forgetGuests([]netip.Addr{netip.IPv4Unspecified()}); err != nil {
+		return fmt.Errorf("%w (the kernel needs its module nf_conntrack_netlink)", err)
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = bridgePrefix + "try"
