@@ -29,7 +29,7 @@ type Network struct {
 	Gateway6 netip.Addr   `json:"gateway6,omitzero"`
 	// Internal networks have no way out of the host, and none in.
 	Internal bool `json:"internal,omitempty"`
-	// MTU is that of the bridge, in bytes; 0 is the uplink's.
+	// MTU is that of the bridge, in bytes; 0 is 1500.
 	MTU int `json:"mtu,omitempty"`
 }
 

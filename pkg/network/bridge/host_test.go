@@ -136,16 +136,15 @@ func TestMarksOfOthers(t *testing.T) {
 	}
 }
 
-// TestMTU is that of the uplink, or the network's own.
+// TestMTU is the network's own, of a bridge and its ports.
 func TestMTU(t *testing.T) {
 	l := newLab(t)
-	l.host.run("ip link set up0 mtu 1400")
 	n, own := testNetwork(1), testNetwork(2)
 	own.MTU = 1300
 	for _, c := range []struct {
 		e    Endpoint
 		want int
-	}{{testEndpoint(n, 2), 1400}, {testEndpoint(own, 2), 1300}} {
+	}{{testEndpoint(n, 2), 1500}, {testEndpoint(own, 2), 1300}} {
 		l.guest(c.e)
 		for _, dev := range []string{c.e.Network.Device(), c.e.Device} {
 			l.host.do(func() error {

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 	"github.com/micropod/micropod/internal/failpoint"
 )
 
-// etherMTU is that of a bridge where the host has no way out to take it from.
+// etherMTU is that of a network that says nothing of it.
 const etherMTU = 1500
 
 // mac is the address of a bridge, always the same, as guests remember that of
@@ -75,10 +76,7 @@ func (h Host) findOrAdd(n Network) (netlink.Link, error) {
 }
 
 func (h Host) configure(link netlink.Link, n Network) error {
-	mtu := n.MTU
-	if mtu == 0 {
-		mtu = uplinkMTU()
-	}
+	mtu := cmp.Or(n.MTU, etherMTU)
 	// Set after it was made: so the ports' MTU does not become the bridge's.
 	if err := netlink.LinkSetMTU(link, mtu); err != nil {
 		return fmt.Errorf("set MTU %d: %w", mtu, err)
@@ -109,22 +107,6 @@ func setAddress(link netlink.Link, p netip.Prefix) error {
 		return fmt.Errorf("set address %s: %w", p, err)
 	}
 	return nil
-}
-
-// uplinkMTU is that of the device by which the host reaches others.
-func uplinkMTU() int {
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		routes, _ := consistent(func() ([]netlink.Route, error) {
-			return netlink.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_DST)
-		})
-		slices.SortStableFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
-		for _, r := range routes {
-			if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil && link.Attrs().MTU >= minMTU {
-				return min(link.Attrs().MTU, maxMTU)
-			}
-		}
-	}
-	return etherMTU
 }
 
 // plug makes the endpoint's device a port of its bridge.
