@@ -61,6 +61,9 @@ func (h Host) findOrAdd(n Network) (netlink.Link, error) {
 		return nil, err
 	}
 	if link == nil {
+		if err := unused(n.Subnet, n.Subnet6); err != nil {
+			return nil, err
+		}
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.HardwareAddr = n.Device(), h.mac(n.Device())
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
