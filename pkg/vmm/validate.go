@@ -59,20 +59,31 @@ func (c Config) Validate() error {
 			return fmt.Errorf("disk %d has a limit of %d a second: at most %d", i, most, uint64(MaxDiskLimit))
 		}
 	}
-	devices := map[string]bool{}
-	for _, n := range c.NICs {
-		if err := n.validate(); err != nil {
-			return err
-		}
-		if n.Device != "" && devices[n.Device] {
-			return fmt.Errorf("two NICs with the device %s", n.Device)
-		}
-		devices[n.Device] = true
+	if err := validNICs(c.NICs); err != nil {
+		return err
 	}
 	for _, a := range c.Args {
 		if err := validArg(a); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// validNICs also refuses two with one address: the guest knows them by it.
+func validNICs(all []NIC) error {
+	seen := map[string]bool{}
+	for _, n := range all {
+		if err := n.validate(); err != nil {
+			return err
+		}
+		if seen[n.MAC] {
+			return fmt.Errorf("two NICs with the address %s", n.MAC)
+		}
+		if n.Device != "" && seen[n.Device] {
+			return fmt.Errorf("two NICs with the device %s", n.Device)
+		}
+		seen[n.MAC], seen[n.Device] = true, true
 	}
 	return nil
 }

@@ -37,7 +37,10 @@ func TestValidate(t *testing.T) {
 		"small MTU":      func(c *Config) { c.NICs[0].MTU = MinMTU - 1 },
 		"long device":    func(c *Config) { c.NICs[0].Device = "mp-0123456789abc" },
 		"other device":   func(c *Config) { c.NICs[0].Device = "mp%d" },
-		"device twice":   func(c *Config) { c.NICs = append(c.NICs, c.NICs[0]) },
+		"device twice": func(c *Config) {
+			c.NICs = append(c.NICs, NIC{MAC: "02:00:00:00:00:02", MTU: 1500, Device: c.NICs[0].Device})
+		},
+		"address twice":  func(c *Config) { c.NICs = append(c.NICs, NIC{MAC: c.NICs[0].MAC, MTU: 1500}) },
 		"large MTU":      func(c *Config) { c.NICs[0].MTU = MaxMTU + 1 },
 		"no socket":      func(c *Config) { c.VsockPath = "" },
 		"long socket":    func(c *Config) { c.VsockPath = "/" + strings.Repeat("v", MaxSocketPath) },

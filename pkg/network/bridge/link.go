@@ -185,7 +185,7 @@ func (h Host) removeBridge(bridge string) error {
 	}
 	ours := link != nil && h.owns(link)
 	if ours {
-		if err := netlink.LinkSetDown(link); err != nil {
+		if err := netlink.LinkSetDown(link); err != nil && !gone(err) {
 			return fmt.Errorf("set bridge %s down: %w", bridge, err)
 		}
 	}
