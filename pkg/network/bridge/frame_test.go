@@ -242,28 +242,6 @@ func TestSpoofs(t *testing.T) {
 	}
 }
 
-// TestLinkLocalFrames are those that a bridge takes for itself (IEEE 802.1D, 7.12.6):
-// it learns where an address is from them too, without asking chain guard.
-func TestLinkLocalFrames(t *testing.T) {
-	l := newLab(t)
-	n := testNetwork(1)
-	bad, good, other := l.guest(testEndpoint(n, 2)), l.guest(testEndpoint(n, 3)), l.guest(testEndpoint(n, 4))
-	to, stolen, from := good.wire("eth0"), bad.wire("eth0"), other.wire("eth0")
-	to.send(ether(mac4, mac3, unix.ETH_P_IP, ip4("10.89.1.3", "10.89.1.4", udpHeader(9, 9, "here I am"))))
-	for last := range byte(16) {
-		stolen.send(ether(fmt.Sprintf("01:80:c2:00:00:%02x", last), mac3, 0x88cc, []byte("not guest 3")))
-		token := fmt.Sprintf("for guest 3: %02x", last)
-		from.send(ether(mac3, mac4, unix.ETH_P_IP, ip4("10.89.1.4", "10.89.1.3", udpHeader(9, 9, token))))
-		if _, found := to.until(token); !found {
-			t.Errorf("01:80:c2:00:00:%02x: a guest gets what is for another one", last)
-		}
-	}
-	from.send(ether(mac2, mac4, unix.ETH_P_IP, ip4("10.89.1.4", "10.89.1.2", udpHeader(9, 9, "the last"))))
-	if frames, found := stolen.until("the last"); !found || bytes.Contains(bytes.Join(frames, nil), []byte("for guest 3")) {
-		t.Errorf("guest 2 got its own: %v, and of guest 3: %q", found, frames)
-	}
-}
-
 // TestUnknownPort is what somebody else plugged into a bridge of ours.
 func TestUnknownPort(t *testing.T) {
 	for name, filtered := range map[string]bool{"bridge": false, "br_netfilter": true} {

@@ -133,10 +133,15 @@ func plug(e Endpoint) error {
 	return nil
 }
 
-// setPort makes a device a port behind which is the address guest, for good. A
-// bridge that learned where an address is would learn it from what a guest sends to
-// the addresses of IEEE 802.1D, 7.12.6, too: those frames come by no chain (LLDP's by
-// no hook at all), and from another guest's address they would turn its packets here.
+// passedOn are the frames to addresses of IEEE 802.1D, 7.12.6, by their last four
+// bits, that a port treats as any other: all but those of pause, which the kernel
+// drops.
+const passedOn = 0xffff &^ (1 << 1)
+
+// setPort makes a device a port behind which is the address guest, for good. Those
+// frames would come by no chain and no gate else: the bridge would learn from them
+// that another guest's address is here, and hand what is in them to the host's stack,
+// as if from a device that is none of ours.
 func setPort(port, bridge netlink.Link, guest net.HardwareAddr) error {
 	// The host has no address on this link, its bridge does.
 	if err := sysctl6("conf/"+port.Attrs().Name+"/disable_ipv6", "1"); err != nil {
@@ -157,6 +162,7 @@ func setPort(port, bridge netlink.Link, guest net.HardwareAddr) error {
 	if err := errors.Join(
 		netlink.LinkSetIsolated(port, false), netlink.LinkSetLearning(port, false), netlink.LinkSetFlood(port, false),
 		netlink.NeighSet(forwardingEntry(port, guest)), netlink.LinkSetHairpin(port, false),
+		netlink.LinkSetBRSlaveGroupFwdMask(port, passedOn),
 		// A guest is no bridge, and does not choose the way of frames.
 		netlink.LinkSetGuard(port, true), netlink.LinkSetRootBlock(port, true),
 	); err != nil {
