@@ -118,6 +118,7 @@ func (c contents) addSources(e Endpoint) {
 	port, device := name(e.Device), name(e.Network.Device())
 	put := func(set string, parts ...[]byte) { c.put(set, key(parts...), nil, e.owner()) }
 	put("ports", port)
+	put("devices", port)
 	ip := e.Address.Addr().AsSlice()
 	put("sources", port, mac, ip)
 	put("guests", device, ip)

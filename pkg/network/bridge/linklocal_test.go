@@ -64,3 +64,18 @@ func TestLinkLocalPackets(t *testing.T) {
 		}
 	}
 }
+
+// TestDeletedBridge: a port without its bridge is a device of the host as any other.
+func TestDeletedBridge(t *testing.T) {
+	l := newLab(t)
+	e := testEndpoint(testNetwork(1), 2)
+	g := l.guest(e)
+	l.host.run("ip link del " + e.Network.Device())
+	from, up := g.wire("eth0"), l.internet.wire("eth0")
+	from.send(ether(l.host.macOf(e.Device), mac2, unix.ETH_P_IP, ip4("10.89.1.2", "198.51.100.9", udpHeader(9, 9, "outward"))))
+	if _, found := up.until("outward"); found {
+		t.Error("a guest gets out past the chains")
+	}
+	l.restore(e)
+	check(t, reach{"restored", g, "198.51.100.9:80", hostUp})
+}

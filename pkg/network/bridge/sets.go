@@ -42,6 +42,7 @@ func sets() []set {
 		{family: l3, name: "addresses", key: key(ip4), ofNetwork: true},
 		{family: l3, name: "addresses6", key: key(ip6), ofNetwork: true},
 
+		{family: l3, name: "devices", key: key(device)},
 		{family: l3, name: "guests", key: key(device, ip4)},
 		{family: l3, name: "guests6", key: key(device, ip6)},
 		{family: l3, name: "masquerade", key: key(ip4)},

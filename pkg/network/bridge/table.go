@@ -115,6 +115,8 @@ func arriveChain() chain {
 			// link; a port that is published there is not to be.
 			{"published on loopback", []match{notLoopback, ipv4(), in("loopback", protocol(), destination4(), port()), drop()}},
 			{"published on loopback", []match{notLoopback, ipv6(), in("loopback6", protocol(), destination6(), port()), drop()}},
+			// Somebody deleted its bridge.
+			{"a port without its bridge", []match{in("devices", iifname()), drop()}},
 			{"not of a guest", []match{notIn("bridges", iifname()), accept()}},
 			{"unknown port", []match{noneOf(packetMark(), seen), drop()}},
 			{"not of this network", []match{ipv4(), notIn("guests", iifname(), source4()), drop()}},
