@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/micropod/micropod/pkg/network/bridge"
 	"github.com/micropod/micropod/pkg/network/ipam"
 	"github.com/micropod/micropod/pkg/network/nameserver"
 	"github.com/micropod/micropod/pkg/network/publish"
@@ -123,7 +124,8 @@ func (p Plan) Start(names Names, find FindPeer, log *slog.Logger) (*usernet.Netw
 	}
 	c := usernet.Config{
 		Guest: p.Guest, Gateway: p.Gateway, GuestMAC: guestMAC, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
-		Names: nameserver.New(names.server(p.Gateway, p.Upstream, log)), Host: hostAddress, Internal: p.Internal, Log: log,
+		Names: nameserver.New(names.server(p.Gateway, p.Upstream, log)), Host: hostAddress, Others: bridge.Holds,
+		Internal: p.Internal, Log: log,
 	}
 	if p.Network != "" {
 		c.Peers = peers{network: p.Network, find: find}

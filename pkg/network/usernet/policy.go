@@ -6,6 +6,7 @@ import "net/netip"
 type policy struct {
 	gateway  netip.Addr
 	host     func() netip.Addr
+	others   func(netip.Addr) bool
 	guest    netip.Prefix
 	internal bool
 }
@@ -25,7 +26,7 @@ func (p policy) target(dst netip.AddrPort) (to netip.AddrPort, ok bool) {
 		return netip.AddrPortFrom(host, dst.Port()), !forbidden(host)
 	case p.guest.Contains(addr):
 		return netip.AddrPort{}, false // never by the host's networks
-	case forbidden(addr):
+	case forbidden(addr) || p.others(addr):
 		return netip.AddrPort{}, false
 	}
 	return netip.AddrPortFrom(addr, dst.Port()), true

@@ -6,7 +6,7 @@ import (
 )
 
 func TestTarget(t *testing.T) {
-	p := policy{gateway: gateway, host: func() netip.Addr { return netip.MustParseAddr("192.0.2.1") }, guest: guestNet}
+	p := policy{gateway: gateway, host: func() netip.Addr { return netip.MustParseAddr("192.0.2.1") }, guest: guestNet, others: netip.MustParsePrefix("172.17.0.0/16").Contains}
 	for _, c := range []struct{ dst, want string }{
 		{"198.51.100.1:443", "198.51.100.1:443"},
 		{"192.168.1.1:80", "192.168.1.1:80"},
@@ -14,6 +14,9 @@ func TestTarget(t *testing.T) {
 		{"[2001:db8::1]:80", ""}, // no IPv6 with this gateway
 		{"[::ffff:198.51.100.1]:80", "198.51.100.1:80"},
 		{"10.0.2.3:80", ""},
+		{"172.17.0.2:80", ""},
+		{"[::ffff:172.17.0.2]:80", ""},
+		{"172.18.0.2:80", "172.18.0.2:80"},
 		{"127.0.0.1:80", ""},
 		{"127.1.2.3:80", ""},
 		{"0.0.0.0:80", ""},

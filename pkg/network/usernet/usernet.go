@@ -63,6 +63,10 @@ type Config struct {
 	Host func() netip.Addr
 	// Peers are the others in the guest's network; nil for none.
 	Peers Peers
+	// Others reports whether an address is in a network of other guests that the
+	// host reaches, and this one must not; nil for none. It is called for each
+	// connection.
+	Others func(netip.Addr) bool
 	// Internal keeps the guest from all but Names and Peers.
 	Internal bool
 	Log      *slog.Logger
@@ -107,7 +111,7 @@ func New(c Config) (*Network, error) {
 	n := &Network{
 		c:       c,
 		ports:   ports,
-		policy:  policy{gateway: c.Gateway, host: c.Host, guest: c.Guest, internal: c.Internal},
+		policy:  policy{gateway: c.Gateway, host: c.Host, others: c.Others, guest: c.Guest, internal: c.Internal},
 		reroute: func(to netip.AddrPort) netip.AddrPort { return to },
 		limits:  l, streams: semaphore.NewWeighted(int64(l.streams)), flows: relay.NewFlows(l.flows),
 	}
@@ -140,6 +144,9 @@ func (c *Config) check() error {
 	}
 	if c.Host == nil {
 		c.Host = func() netip.Addr { return netip.Addr{} }
+	}
+	if c.Others == nil {
+		c.Others = func(netip.Addr) bool { return false }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
