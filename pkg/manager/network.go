@@ -64,7 +64,8 @@ func port(b PortBinding) (network.Port, error) {
 			return network.Port{}, fmt.Errorf("%w: invalid IP address: %s", ErrInvalid, b.HostIP)
 		}
 	}
-	p.Host = netip.AddrPortFrom(addr, b.HostPort)
+	// ::ffff:0.0.0.0 would be taken for ::.
+	p.Host = netip.AddrPortFrom(addr.Unmap(), b.HostPort)
 	return p, nil
 }
 
@@ -152,7 +153,7 @@ func (m *Manager) planNICs(c *state.Config, members []membership, host []netip.P
 		out = append(out, n)
 	}
 	// A name that no network knows is asked of others by a VM that reaches others.
-	outside := slices.ContainsFunc(out, func(n network.NIC) bool { return !n.Internal() })
+	outside := network.Routed(out) >= 0
 	for _, n := range out {
 		if n.User != nil {
 			n.User.Upstream = outside
@@ -208,7 +209,7 @@ func addPorts(nics []network.NIC, bindings []PortBinding) error {
 		}
 		ports = append(ports, p)
 	}
-	switch i := slices.IndexFunc(nics, func(n network.NIC) bool { return !n.Internal() }); {
+	switch i := network.Routed(nics); {
 	case i < 0:
 	case nics[i].User != nil:
 		nics[i].User.Ports = ports
@@ -220,7 +221,7 @@ func addPorts(nics []network.NIC, bindings []PortBinding) error {
 
 // nics are the devices of a plan, for the VMM and for the guest. Pure.
 func nics(plan []network.NIC) (out []vmm.NIC, guest []api.NIC) {
-	routed := slices.IndexFunc(plan, func(n network.NIC) bool { return !n.Internal() })
+	routed := network.Routed(plan)
 	for i, n := range plan {
 		out = append(out, vmm.NIC{MAC: n.MAC(), MTU: n.MTU(), Device: n.Device()})
 		g := api.NIC{MAC: n.MAC(), MTU: n.MTU(), Address: n.Guest().String()}
@@ -248,7 +249,7 @@ func hosts(c *state.Config, plan []network.NIC) ([]api.Host, error) {
 			if len(plan) == 0 {
 				return nil, fmt.Errorf("%w: host-gateway needs a network: --network none has none", ErrInvalid)
 			}
-			addr = plan[0].Gateway().String()
+			addr = network.HostGateway(plan).String()
 		}
 		out = append(out, api.Host{Addr: addr, Names: []string{name}})
 	}

@@ -29,6 +29,19 @@ func TestCheckNetwork(t *testing.T) {
 	}
 }
 
+// An address of IPv4 in the form of IPv6 is one of IPv4: a socket of IPv6 would be
+// another.
+func TestPort(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "0.0.0.0:80", "127.0.0.1": "127.0.0.1:80", "::ffff:0.0.0.0": "0.0.0.0:80", "::ffff:127.0.0.1": "127.0.0.1:80", "::": "[::]:80",
+	} {
+		p, err := port(PortBinding{Port: "80/tcp", HostIP: in, HostPort: 80})
+		if err != nil || p.Host.String() != want || p.Any != (in == "") {
+			t.Errorf("%q: %+v, %v", in, p, err)
+		}
+	}
+}
+
 func TestPublishAll(t *testing.T) {
 	c := &state.Config{ExposedPorts: []string{"80/tcp", "443/tcp", "9/sctp"}, HostConfig: HostConfig{PortBindings: []PortBinding{{Port: "80/tcp", HostPort: 8080}}}}
 	if got := portBindings(c); len(got) != 1 {

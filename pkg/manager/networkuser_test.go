@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/micropod/micropod/pkg/network"
 	"github.com/micropod/micropod/pkg/state"
 )
 
@@ -71,6 +72,10 @@ func TestUserNetworks(t *testing.T) {
 	if outer.Network != members[1].network.ID || outer.Guest.String() != "10.67.0.2/24" || outer.Gateway.String() != "10.67.0.1" ||
 		outer.MAC != "02:42:0a:43:00:02" || outer.GatewayMAC != "02:42:0a:43:00:01" || outer.MTU != 65520 {
 		t.Errorf("%+v", outer)
+	}
+	c.HostConfig.ExtraHosts = []string{"host:host-gateway"} // not the one that lets nobody through
+	if lines, err := hosts(c, plan); err != nil || lines[0].Addr != "10.67.0.1" || network.HostGateway(plan[:1]).String() != "10.66.0.1" {
+		t.Errorf("%+v, %v", lines, err)
 	}
 	devices, guest := nics(plan)
 	if devices[0].Device != "" || guest[0].Gateway != "" || guest[1].Gateway != "10.67.0.1" {

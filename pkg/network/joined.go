@@ -27,6 +27,7 @@ const (
 // Names are what a VM finds in its networks by name. The functions are called for
 // each question, and from several goroutines.
 type Names struct {
+	Host    netip.Addr // what the host's names stand for
 	Lookup  func(name string) (addrs []netip.Addr, known bool)
 	Reverse func(netip.Addr) []string
 }
@@ -73,7 +74,7 @@ func Forwards(p Port) []bridge.Forward {
 // answer serves names at a port of the gateway, the same for UDP and TCP. The
 // gateway may be nobody's address yet.
 func (j *Joined) answer(ctx context.Context, names Names, log *slog.Logger) error {
-	c := names.server(j.b.Endpoint.Network.Gateway, j.b.Upstream, log)
+	c := names.server(j.b.Upstream, log)
 	c.Streams = maxAskers
 	free := net.ListenConfig{Control: freeBind}
 	e := &j.b.Endpoint

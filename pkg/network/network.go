@@ -79,7 +79,7 @@ func nth(p netip.Prefix, n byte) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// hostName reports whether a name is the host's: the gateway's address stands
+// hostName reports whether a name is the host's: the address of a gateway stands
 // for it.
 func hostName(name string) bool {
 	switch name {
@@ -95,11 +95,11 @@ const maxQueries = 64
 
 // server is the configuration of a guest's name server: the host's names, those of
 // its networks, and with upstream what the host's name servers know.
-func (n Names) server(gateway netip.Addr, upstream bool, log *slog.Logger) nameserver.Config {
+func (n Names) server(upstream bool, log *slog.Logger) nameserver.Config {
 	c := nameserver.Config{
 		Lookup: func(name string) ([]netip.Addr, bool) {
 			if hostName(name) {
-				return []netip.Addr{gateway}, true
+				return []netip.Addr{n.Host}, true
 			}
 			return n.Lookup(name)
 		},
@@ -124,7 +124,7 @@ func (p Plan) Start(names Names, find FindPeer, log *slog.Logger) (*usernet.Netw
 	}
 	c := usernet.Config{
 		Guest: p.Guest, Gateway: p.Gateway, GuestMAC: guestMAC, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
-		Names: nameserver.New(names.server(p.Gateway, p.Upstream, log)), Host: hostAddress, Others: bridge.Holds,
+		Names: nameserver.New(names.server(p.Upstream, log)), Host: hostAddress, Others: bridge.Holds,
 		Internal: p.Internal, Log: log,
 	}
 	if p.Network != "" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/micropod/micropod/pkg/network/bridge"
 )
@@ -91,6 +92,15 @@ func (n NIC) Internal() bool {
 	}
 	return n.Bridge.Endpoint.Network.Internal
 }
+
+// Routed is the index of the NIC by which a VM reaches others than those of its
+// networks, and is reached; -1 for none. Pure.
+func Routed(nics []NIC) int {
+	return slices.IndexFunc(nics, func(n NIC) bool { return !n.Internal() })
+}
+
+// HostGateway is the address that stands for the host of a VM that has a NIC. Pure.
+func HostGateway(nics []NIC) netip.Addr { return nics[max(Routed(nics), 0)].Gateway() }
 
 // Network is the id of the network's record, "" for a link of the guest's own.
 func (n NIC) Network() string {

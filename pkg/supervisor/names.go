@@ -16,7 +16,7 @@ import (
 // names are what the VM asks for.
 func (s *supervisor) names() network.Names {
 	a := s.answers()
-	return network.Names{Lookup: a.lookup, Reverse: a.reverse}
+	return network.Names{Host: network.HostGateway(s.plan.NICs), Lookup: a.lookup, Reverse: a.reverse}
 }
 
 // answers knows the VM's own networks. In docker's default network there are no
