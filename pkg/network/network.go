@@ -111,9 +111,9 @@ func (n Names) server(upstream bool, log *slog.Logger) nameserver.Config {
 	return c
 }
 
-// Start makes the network of a plan: its ports are taken when it returns. The
-// guest is joined by Attach of the result.
-func (p Plan) Start(names Names, find FindPeer, log *slog.Logger) (*usernet.Network, error) {
+// Start makes the network of a plan, one of share of this process: its ports are
+// taken when it returns. The guest is joined by Attach of the result.
+func (p Plan) Start(names Names, find FindPeer, share int, log *slog.Logger) (*usernet.Network, error) {
 	guestMAC, err := net.ParseMAC(p.MAC)
 	if err != nil {
 		return nil, fmt.Errorf("network: %w", err)
@@ -125,7 +125,7 @@ func (p Plan) Start(names Names, find FindPeer, log *slog.Logger) (*usernet.Netw
 	c := usernet.Config{
 		Guest: p.Guest, Gateway: p.Gateway, GuestMAC: guestMAC, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
 		Names: nameserver.New(names.server(p.Upstream, log)), Host: hostAddress, Others: bridge.Holds,
-		Internal: p.Internal, Log: log,
+		Share: share, Internal: p.Internal, Log: log,
 	}
 	if p.Network != "" {
 		c.Peers = peers{network: p.Network, find: find}

@@ -52,7 +52,7 @@ func (s *supervisor) startNIC(n network.NIC) error {
 	var err error
 	var started nic
 	if n.User != nil {
-		if started.user, err = n.User.Start(s.names(), s.answers().peer, s.log); err != nil {
+		if started.user, err = n.User.Start(s.names(), s.answers().peer, len(s.plan.NICs), s.log); err != nil {
 			return err
 		}
 		status.Ports = bindings(started.user.Published())

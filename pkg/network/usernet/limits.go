@@ -15,14 +15,15 @@ type limits struct {
 func fullLimits() limits { return limits{streams: 512, flows: 1024, clients: 512, clientFlows: 512} }
 
 // limitsFor leaves half of the descriptors that the process may have to all
-// else. Pure.
-func limitsFor(files uint64) limits {
+// else than its networks: who controls the VM comes by one too. Pure.
+func limitsFor(files uint64, networks int) limits {
 	l := fullLimits()
 	all := uint64(l.streams + l.flows + l.clients)
-	if files/2 >= all {
+	own := files / 2 / uint64(max(1, networks))
+	if own >= all {
 		return l
 	}
-	share := func(n int) int { return max(1, int(uint64(n)*(files/2)/all)) }
+	share := func(n int) int { return max(1, int(uint64(n)*own/all)) }
 	l.streams, l.flows, l.clients = share(l.streams), share(l.flows), share(l.clients)
 	return l
 }

@@ -67,6 +67,9 @@ type Config struct {
 	// host reaches, and this one must not; nil for none. It is called for each
 	// connection.
 	Others func(netip.Addr) bool
+	// Share is how many networks the process has, which share its descriptors; 0
+	// is one.
+	Share int
 	// Internal keeps the guest from all but Names and Peers.
 	Internal bool
 	Log      *slog.Logger
@@ -103,7 +106,7 @@ func New(c Config) (*Network, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	l := limitsFor(openFiles())
+	l := limitsFor(openFiles(), c.Share)
 	ports, err := publish.Listen(c.Ports, publish.Limits{Streams: l.clients, Flows: l.clientFlows}, c.Log)
 	if err != nil {
 		return nil, err
