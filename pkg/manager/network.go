@@ -154,11 +154,12 @@ func (m *Manager) planNICs(c *state.Config, members []membership, host []netip.P
 	}
 	// A name that no network knows is asked of others by a VM that reaches others.
 	outside := network.Routed(out) >= 0
+	ask := forwarders(c.HostConfig.DNS, out)
 	for _, n := range out {
 		if n.User != nil {
-			n.User.Upstream = outside
+			n.User.Upstream, n.User.Forwarders = outside, ask
 		} else {
-			n.Bridge.Upstream = outside
+			n.Bridge.Upstream, n.Bridge.Forwarders = outside, ask
 		}
 	}
 	return out
@@ -275,12 +276,12 @@ func ownNames(host, domain string) []string {
 	return []string{host}
 }
 
-// dns is what goes into resolv.conf: what the user said, else what the host
-// has; the name server is a gateway then, which asks the host's. Pure.
+// dns is what goes into resolv.conf: what the user said, else what the host has. The
+// name server is a gateway then, which asks the host's, or the user's. Pure.
 func dns(h state.HostConfig, plan []network.NIC, host network.Resolver) api.DNS {
 	d := api.DNS{Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
 	if len(plan) > 0 {
-		if len(d.Servers) == 0 {
+		if len(d.Servers) == 0 || len(forwarders(h.DNS, plan)) > 0 {
 			d.Servers = []string{nameServer(plan).String()}
 		}
 		if len(d.Search) == 0 {
@@ -294,6 +295,29 @@ func dns(h state.HostConfig, plan []network.NIC, host network.Resolver) api.DNS 
 	d.Search = slices.DeleteFunc(slices.Clone(d.Search), func(s string) bool { return s == "." })
 	return d
 }
+
+// forwarders are the name servers that the user chose, as those whom the VM's own one
+// asks: only that knows the containers of its networks. None are left to it where it
+// knows nobody, or where one is another to the host than to the guest. Pure.
+func forwarders(servers []string, plan []network.NIC) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range servers {
+		a, err := netip.ParseAddr(s)
+		isGuest := func(n network.NIC) bool { return n.Guest().Contains(a) || n.Guest6().Contains(a) }
+		if err != nil || a.IsLoopback() || a.IsUnspecified() || slices.ContainsFunc(plan, isGuest) {
+			return nil
+		}
+		out = append(out, a)
+	}
+	if !slices.ContainsFunc(plan, hasNames) {
+		return nil
+	}
+	return out
+}
+
+// hasNames reports whether containers of a network have names there. In docker's
+// default one they have none.
+func hasNames(n network.NIC) bool { return n.Network() != "" && n.Name != DriverBridge }
 
 // nameServer is one that knows the names of all networks, if there is one. Pure.
 func nameServer(plan []network.NIC) netip.Addr {

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"errors"
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -109,6 +110,12 @@ func TestHosts(t *testing.T) {
 func TestDNS(t *testing.T) {
 	user := network.User(nil, nil)
 	plan := []network.NIC{{Name: NetworkUser, User: &user}}
+	place := network.Plan{Network: "n", Guest: netip.MustParsePrefix("10.66.0.2/24"), Gateway: netip.MustParseAddr("10.66.0.1")}
+	named, unnamed := []network.NIC{{Name: "front", User: &place}}, []network.NIC{{Name: DriverBridge, User: &place}}
+	chosen := func(server string) HostConfig { return HostConfig{DNS: []string{"192.0.2.1", server}} }
+	both := func(server string) api.DNS {
+		return api.DNS{Servers: []string{"192.0.2.1", server}, Search: []string{"example.org"}, Options: []string{"ndots:2"}}
+	}
 	host := network.Resolver{Search: []string{"example.org"}, Options: []string{"ndots:2"}}
 	for name, c := range map[string]struct {
 		h    HostConfig
@@ -118,6 +125,10 @@ func TestDNS(t *testing.T) {
 		"the host's":     {HostConfig{}, plan, api.DNS{Servers: []string{"10.0.2.2"}, Search: host.Search, Options: host.Options}},
 		"no network":     {HostConfig{}, nil, api.DNS{}},
 		"the user's":     {HostConfig{DNS: []string{"192.0.2.1"}, DNSOptions: []string{"rotate"}}, plan, api.DNS{Servers: []string{"192.0.2.1"}, Search: host.Search, Options: []string{"rotate"}}},
+		"asked by ours":  {chosen("192.0.2.2"), named, api.DNS{Servers: []string{"10.66.0.1"}, Search: host.Search, Options: host.Options}},
+		"no names":       {chosen("192.0.2.2"), unnamed, both("192.0.2.2")},
+		"its loopback":   {chosen("127.0.0.1"), named, both("127.0.0.1")},
+		"a guest":        {chosen("10.66.0.9"), named, both("10.66.0.9")},
 		"no search list": {HostConfig{DNSSearch: []string{"."}}, plan, api.DNS{Servers: []string{"10.0.2.2"}, Search: []string{}, Options: host.Options}},
 	} {
 		got := dns(c.h, c.p, host)

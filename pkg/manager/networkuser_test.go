@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -72,6 +73,12 @@ func TestUserNetworks(t *testing.T) {
 	if outer.Network != members[1].network.ID || outer.Guest.String() != "10.67.0.2/24" || outer.Gateway.String() != "10.67.0.1" ||
 		outer.MAC != "02:42:0a:43:00:02" || outer.GatewayMAC != "02:42:0a:43:00:01" || outer.MTU != 65520 {
 		t.Errorf("%+v", outer)
+	}
+	c.HostConfig.DNS = []string{"192.0.2.1"}
+	for _, n := range m.planNICs(c, members, nil, 1500) {
+		if got := fmt.Sprint(n.User.Forwarders); got != "[192.0.2.1]" {
+			t.Errorf("%s asks %s", n.Name, got)
+		}
 	}
 	c.HostConfig.ExtraHosts = []string{"host:host-gateway"} // not the one that lets nobody through
 	if lines, err := hosts(c, plan); err != nil || lines[0].Addr != "10.67.0.1" || network.HostGateway(plan[:1]).String() != "10.66.0.1" {

@@ -74,7 +74,7 @@ func Forwards(p Port) []bridge.Forward {
 // answer serves names at a port of the gateway, the same for UDP and TCP. The
 // gateway may be nobody's address yet.
 func (j *Joined) answer(ctx context.Context, names Names, log *slog.Logger) error {
-	c := names.server(j.b.Upstream, log)
+	c := names.server(j.b.Upstream, j.b.Forwarders, log)
 	c.Streams = maxAskers
 	free := net.ListenConfig{Control: freeBind}
 	e := &j.b.Endpoint

@@ -39,6 +39,8 @@ type Plan struct {
 	Internal bool `json:"internal,omitempty"`
 	// Upstream: names that are not the network's are asked of the host's servers.
 	Upstream bool `json:"upstream,omitempty"`
+	// Forwarders are asked with Upstream in the place of the host's.
+	Forwarders []netip.Addr `json:"forwarders,omitempty"`
 	// Ports that are published, in the order in which they are taken.
 	Ports []Port `json:"ports,omitempty"`
 }
@@ -94,8 +96,9 @@ func hostName(name string) bool {
 const maxQueries = 64
 
 // server is the configuration of a guest's name server: the host's names, those of
-// its networks, and with upstream what the host's name servers know.
-func (n Names) server(upstream bool, log *slog.Logger) nameserver.Config {
+// its networks, and with upstream what the forwarders know, or without any the host's
+// name servers.
+func (n Names) server(upstream bool, forwarders []netip.Addr, log *slog.Logger) nameserver.Config {
 	c := nameserver.Config{
 		Lookup: func(name string) ([]netip.Addr, bool) {
 			if hostName(name) {
@@ -106,9 +109,20 @@ func (n Names) server(upstream bool, log *slog.Logger) nameserver.Config {
 		Reverse: n.Reverse, Queries: maxQueries, Log: log,
 	}
 	if upstream {
-		c.Upstreams = func() []netip.AddrPort { return resolvers(resolvConf) }
+		c.Upstreams = func() []netip.AddrPort { return upstreams(forwarders) }
 	}
 	return c
+}
+
+func upstreams(forwarders []netip.Addr) []netip.AddrPort {
+	if len(forwarders) == 0 {
+		return resolvers(resolvConf)
+	}
+	var out []netip.AddrPort
+	for _, a := range forwarders {
+		out = append(out, netip.AddrPortFrom(a, dnsPort))
+	}
+	return out
 }
 
 // Start makes the network of a plan, one of share of this process: its ports are
@@ -124,7 +138,7 @@ func (p Plan) Start(names Names, find FindPeer, share int, log *slog.Logger) (*u
 	}
 	c := usernet.Config{
 		Guest: p.Guest, Gateway: p.Gateway, GuestMAC: guestMAC, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
-		Names: nameserver.New(names.server(p.Upstream, log)), Host: hostAddress, Others: bridge.Holds,
+		Names: nameserver.New(names.server(p.Upstream, p.Forwarders, log)), Host: hostAddress, Others: bridge.Holds,
 		Share: share, Internal: p.Internal, Log: log,
 	}
 	if p.Network != "" {

@@ -2,6 +2,7 @@ package network
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -67,5 +68,12 @@ func TestResolvers(t *testing.T) {
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%q: %v, want %v", c.text, got, c.want)
 		}
+	}
+}
+
+func TestForwarders(t *testing.T) {
+	got := upstreams([]netip.Addr{netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::9")})
+	if want := "[192.0.2.9:53 [2001:db8::9]:53]"; fmt.Sprint(got) != want {
+		t.Errorf("%v are asked, want %s", got, want)
 	}
 }

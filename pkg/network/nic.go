@@ -27,6 +27,8 @@ type Bridge struct {
 	Ports []Port `json:"ports,omitempty"`
 	// Upstream: names that are not the network's are asked of the host's servers.
 	Upstream bool `json:"upstream,omitempty"`
+	// Forwarders are asked with Upstream in the place of the host's.
+	Forwarders []netip.Addr `json:"forwarders,omitempty"`
 }
 
 // MAC is the device's address.

@@ -10,6 +10,7 @@ const (
 	resolvConf    = "/etc/resolv.conf"
 	maxResolvConf = 64 << 10
 	maxResolvers  = 3 // MAXNS of the C library
+	dnsPort       = 53
 )
 
 // Resolver is what a host's resolv.conf(5) says besides its name servers.
@@ -38,7 +39,7 @@ func resolvers(path string) []netip.AddrPort {
 			continue
 		}
 		if a, err := netip.ParseAddr(words[1]); err == nil {
-			out = append(out, netip.AddrPortFrom(a, 53))
+			out = append(out, netip.AddrPortFrom(a, dnsPort))
 		}
 	}
 	if len(out) == 0 {
