@@ -75,7 +75,26 @@ func (s *Store) Networks() (Networks, error) {
 	if err := readJSON(s.networksPath(), &n); err != nil && !missing(err) {
 		return Networks{}, fmt.Errorf("read networks: %w", err)
 	}
+	if err := n.check(); err != nil {
+		return Networks{}, fmt.Errorf("read networks: %s: %w: %w", s.networksPath(), ErrDamaged, err)
+	}
 	return n, nil
+}
+
+// check refuses what no VM could live with: their supervisors read it too, for
+// each question of a guest.
+func (n *Networks) check() error {
+	for i, r := range n.Networks {
+		if !ValidID(r.ID) || !r.Subnet.IsValid() || !r.Gateway.IsValid() {
+			return fmt.Errorf("network %d has no id, subnet or gateway", i+1)
+		}
+	}
+	for i, l := range n.Leases {
+		if !ValidID(l.Network) || !ValidID(l.VM) || !l.Address.IsValid() {
+			return fmt.Errorf("lease %d has no network, VM or address", i+1)
+		}
+	}
+	return nil
 }
 
 // ChangeNetworks runs change on the networks and leases under their lock, and

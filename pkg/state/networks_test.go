@@ -41,7 +41,7 @@ func TestLeasesGoWithTheContainer(t *testing.T) {
 	net := NewID()
 	web, db := create(t, s, "web"), create(t, s, "db")
 	inNetwork(t, s, func(n *Networks) {
-		n.Networks = append(n.Networks, NetworkRecord{ID: net, Name: "net", Subnet: netip.MustParsePrefix("10.66.0.0/24")})
+		n.Networks = append(n.Networks, NetworkRecord{ID: net, Name: "net", Subnet: netip.MustParsePrefix("10.66.0.0/24"), Gateway: netip.MustParseAddr("10.66.0.1")})
 		n.Leases = append(n.Leases, leased(net, web, 2), leased(net, db, 3))
 	})
 	if err := s.Remove(web); err != nil {
@@ -84,6 +84,9 @@ func TestStrayLease(t *testing.T) {
 func TestDamagedNetworks(t *testing.T) {
 	for name, text := range map[string]string{
 		"no JSON": "{", "no version": "{}", "newer": `{"version":99}`, "no address": `{"version":1,"leases":[{"address":"10.0.0"}]}`,
+		"no VM":      fmt.Sprintf(`{"version":1,"leases":[{"network":"%s","vm":"ab","address":"10.66.0.2"}]}`, NewID()),
+		"no network": `{"version":1,"networks":[{"id":"../../etc","subnet":"10.66.0.0/24","gateway":"10.66.0.1"}]}`,
+		"no gateway": fmt.Sprintf(`{"version":1,"networks":[{"id":"%s","subnet":"10.66.0.0/24"}]}`, NewID()),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t)
