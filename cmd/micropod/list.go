@@ -123,7 +123,7 @@ func newListRow(c manager.Container, noTrunc, table bool, now time.Time) listRow
 	if !table {
 		return r
 	}
-	for _, s := range []*string{&r.ID, &r.Image, &r.Status, &r.Name, &r.Names, &r.Platform, &r.Ports, &r.Labels} {
+	for _, s := range []*string{&r.ID, &r.Image, &r.Status, &r.Name, &r.Names, &r.Platform, &r.Networks, &r.Ports, &r.Labels} {
 		*s = escape(*s)
 	}
 	r.labels = map[string]string{}

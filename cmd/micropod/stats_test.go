@@ -10,7 +10,7 @@ import (
 
 func TestStatsRow(t *testing.T) {
 	id := strings.Repeat("ab", 32)
-	guest := &manager.GuestUsage{Memory: 3 << 20, Read: 1_500_000, Written: 999, PIDs: 2}
+	guest := &manager.GuestUsage{Memory: 3 << 20, Read: 1_500_000, Written: 999, Received: 2_000, Sent: 77, PIDs: 2}
 	u := manager.Usage{ID: id, Name: "web", Running: true, Guest: guest, MemoryLimit: 12 << 20, VMMemory: 100 << 20, Disk: 4_200_000}
 	silent, stopped := u, u
 	silent.Guest, stopped.Guest = nil, nil
@@ -22,7 +22,7 @@ func TestStatsRow(t *testing.T) {
 		noTrunc bool
 		want    string
 	}{
-		{"all", u, true, false, "abababababab web 12.35% 3MiB / 12MiB 25.00% 100MiB 4.2MB 0B / 0B 1.5MB / 999B 2"},
+		{"all", u, true, false, "abababababab web 12.35% 3MiB / 12MiB 25.00% 100MiB 4.2MB 2kB / 77B 1.5MB / 999B 2"},
 		{"no answer", silent, true, false, "abababababab web -- -- / -- -- 100MiB 4.2MB -- -- --"},
 		{"stopped", stopped, true, false, "abababababab web 0.00% 0B / 0B 0.00% 0B 4.2MB 0B / 0B 0B / 0B 0"},
 		{"not read yet", manager.Usage{ID: id}, false, true, id + " -- -- -- / -- -- -- -- -- -- --"},

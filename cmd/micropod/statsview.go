@@ -63,7 +63,7 @@ func (r *statsRow) addGuest(g manager.GuestUsage, limit int64, cpu float64) {
 	}
 	r.CPUPerc, r.MemPerc = fmt.Sprintf("%.2f%%", cpu), fmt.Sprintf("%.2f%%", part)
 	r.MemUsage = units.BytesSize(float64(g.Memory)) + " / " + units.BytesSize(float64(limit))
-	r.NetIO = "0B / 0B" // a guest has no network yet
+	r.NetIO = humanSize(g.Received) + " / " + humanSize(g.Sent)
 	r.BlockIO = humanSize(g.Read) + " / " + humanSize(g.Written)
 	r.PIDs = strconv.Itoa(g.PIDs)
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/micropod/micropod/pkg/agent/api"
 )
 
-// stats reads what a container uses from its cgroup.
+// stats reads what a container uses from its cgroup, and what the devices of the
+// guest, which are its own, have carried.
 func (a *agent) stats(r api.StatsRequest) (api.StatsReply, error) {
 	p, err := a.container(r.ID)
 	if err != nil {
@@ -22,7 +23,24 @@ func (a *agent) stats(r api.StatsRequest) (api.StatsReply, error) {
 		return api.StatsReply{}, internal("cgroup", err)
 	}
 	s.Uptime = bootTime()
+	if text, err := readProcFile("/proc/net/dev"); err == nil {
+		s.Received, s.Sent = traffic(text)
+	}
 	return s, nil
+}
+
+// traffic sums what network devices other than the loopback have received and sent,
+// in bytes: the first and the ninth number of a line of proc_pid_net(5)'s dev. Pure.
+func traffic(text string) (received, sent int64) {
+	for line := range strings.Lines(text) {
+		name, numbers, ok := strings.Cut(line, ":")
+		fields := strings.Fields(numbers)
+		if !ok || strings.TrimSpace(name) == "lo" || len(fields) < 9 {
+			continue
+		}
+		received, sent = received+count(fields[0]), sent+count(fields[8])
+	}
+	return received, sent
 }
 
 // stats reads the counters of the cgroup, and with it of those below. What a

@@ -48,3 +48,16 @@ func TestCgroupStats(t *testing.T) {
 		}
 	}
 }
+
+func TestTraffic(t *testing.T) {
+	const text = `Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     500       5    0    0    0     0          0         0      500       5    0    0    0     0       0          0
+  eth0:    1000      10    1    2    0     0          0         0     2000      20    0    0    0     0       0          0
+  eth1:      30       1    0    0    0     0          0         0        4       1    0    0    0     0       0          0
+  odd0: 1 2 3
+`
+	if received, sent := traffic(text); received != 1030 || sent != 2004 {
+		t.Errorf("received %d, sent %d", received, sent)
+	}
+}

@@ -25,6 +25,7 @@ type Usage struct {
 type GuestUsage struct {
 	Uptime, CPU           time.Duration
 	Memory, Read, Written int64 // bytes; disks since the start
+	Received, Sent        int64 // bytes of the network since the start
 	PIDs                  int
 }
 
