@@ -20,6 +20,10 @@ const (
 	// lingerTime is how long a connection that has ended on our side may take to
 	// end on the guest's. Until then it counts as one.
 	lingerTime = 30 * time.Second
+	// timeWait is how long a connection that we ended first keeps its place: the
+	// stack drops whoever comes from the same port, as it has no listener, and
+	// keeps any number of them. No link with two ends delivers what is old.
+	timeWait = 100 * time.Millisecond
 	// userTimeout ends a connection whose peer takes nothing of what was sent,
 	// whatever else it says.
 	userTimeout = 5 * time.Minute

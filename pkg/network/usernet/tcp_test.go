@@ -2,11 +2,17 @@ package usernet
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 func TestOutboundTCP(t *testing.T) {
@@ -119,4 +125,42 @@ func TestLimitOfStreams(t *testing.T) {
 		t.Fatalf("after the limit: %v", err)
 	}
 	exchange(t, c, "again")
+}
+
+// A server that closes first does not keep the guest from coming again from the
+// same port, and nothing of the connections stays.
+func TestSamePortAgain(t *testing.T) {
+	n, guest := network(t, Config{})
+	port, accepted := server(t)
+	go func() {
+		for c := range accepted {
+			c.Close()
+		}
+	}()
+	before := len(n.stack.RegisteredEndpoints())
+	from, to := full(netip.AddrPortFrom(guestNet.Addr(), 5000)), full(netip.AddrPortFrom(elsewhere, port))
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		c, err := gonet.DialTCPWithBind(ctx, guest, from, to, ipv4.ProtocolNumber)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
+			t.Errorf("read %q, %v", b, err)
+		}
+		c.Close()
+		fewEndpoints(t, guest, 0)
+	}
+	fewEndpoints(t, n.stack, before)
+}
+
+// fewEndpoints waits until a stack has no more than most.
+func fewEndpoints(t *testing.T, s *stack.Stack, most int) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); len(s.RegisteredEndpoints()) > most; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d endpoints, want %d", len(s.RegisteredEndpoints()), most)
+		}
+	}
 }

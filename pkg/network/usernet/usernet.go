@@ -128,6 +128,8 @@ func New(c Config) (*Network, error) {
 	sack := tcpip.TCPSACKEnabled(true)
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: bufferSize, Max: bufferSize}
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: bufferSize, Max: bufferSize}
+	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &wait)
 	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack)
 	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &send)
 	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &receive)
