@@ -5,15 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// looking is how long lookFor looks, and longer than most VMMs need.
+	// looking is the time between two looks that no event asks for.
 	looking = 20 * time.Millisecond
 	// maxYields is how often waitReady makes way for a VMM between two of its calls.
 	maxYields = 100
@@ -23,9 +23,9 @@ const (
 func (m *machine) waitReady(ctx context.Context) error {
 	m.api = NewClient(m.files.api)
 	m.onEnd(m.api.Close)
-	ctx, stop := context.WithCancel(ctx)
+	made, stop := watchDir(m.apiDir())
 	defer stop()
-	made, refused := lookFor(ctx, m.apiPath()), 0
+	refused := 0
 	for {
 		v, err := m.askVersion(ctx)
 		switch {
@@ -34,7 +34,7 @@ func (m *machine) waitReady(ctx context.Context) error {
 			return m.welcome(v)
 		case errors.Is(err, unix.ECONNREFUSED) && refused < maxYields:
 			refused++ // it is bound, and listening is the VMM's next call
-			yield()
+			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 			continue
 		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED):
 			return err
@@ -45,40 +45,50 @@ func (m *machine) waitReady(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-made:
-			made = nil
 		case <-time.After(looking):
 		}
 	}
 }
 
-// apiPath is where the VMM makes the socket of its API.
-func (m *machine) apiPath() string {
+// apiDir is where the VMM makes the socket of its API.
+func (m *machine) apiDir() string {
 	if m.jail != nil {
-		return filepath.Join(m.jail.root, jailAPI)
+		return m.jail.root
 	}
-	return m.files.api
+	return filepath.Dir(m.files.api)
 }
 
-// lookFor tells when path appears, if that is soon: it closes made. It looks as
-// often as it can, but only while no other thread wants the CPU. A sleep lasts a
-// tick of the kernel, which is as long as all that the VMM does until then, and
-// to give up a watch of inotify(7) takes a grace period of RCU, two ticks.
-func lookFor(ctx context.Context, path string) <-chan struct{} {
-	made := make(chan struct{})
-	go func() {
-		// Never unlocked: the thread ends with this goroutine, and takes its
-		// scheduling class with it. Without the class it looks all the same.
-		runtime.LockOSThread()
-		_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
-		for begun := time.Now(); ctx.Err() == nil && time.Since(begun) < looking; yield() {
-			if unix.Access(path, unix.F_OK) == nil {
-				close(made)
-				return
-			}
+// watchDir tells when something was made in a directory, by inotify(7): a sleep
+// lasts a tick of the kernel, which is as long as all that a VMM does until then,
+// and a thread that looks without sleeping keeps a loaded machine from the rest of
+// this process. Where there are too many watches, made is nil and never tells.
+func watchDir(dir string) (made <-chan struct{}, stop func()) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, func() {}
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	// To give up a watch takes a grace period of RCU, two ticks: nobody waits for it.
+	end := func() { go f.Close() }
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE); err != nil {
+		end()
+		return nil, func() {}
+	}
+	events := make(chan struct{}, 1)
+	go tellEvents(f, events)
+	return events, end
+}
+
+// tellEvents tells of events of a watch until it is closed. Several may be told
+// as one.
+func tellEvents(watch *os.File, events chan<- struct{}) {
+	for b := make([]byte, 4096); ; {
+		if _, err := watch.Read(b); err != nil {
+			return
 		}
-	}()
-	return made
+		select {
+		case events <- struct{}{}:
+		default:
+		}
+	}
 }
-
-// yield lets other threads go first.
-func yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }

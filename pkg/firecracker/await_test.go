@@ -1,0 +1,63 @@
+package firecracker
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestWatchDir: what is made after the call is told, also before somebody
+// listens, and in the end no watch is left.
+func TestWatchDir(t *testing.T) {
+	dir := t.TempDir()
+	for range 3 {
+		made, stop := watchDir(dir)
+		select {
+		case <-made:
+			t.Error("told of nothing")
+		default:
+		}
+		for _, name := range []string{"a", "b"} {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-made:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("not told of %s", name)
+			}
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop()
+	}
+	if made, stop := watchDir(filepath.Join(dir, "none")); made != nil {
+		t.Error("a directory that is not there is watched")
+	} else {
+		stop()
+	}
+	for end := time.Now().Add(10 * time.Second); watches(t) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d watches are left", watches(t))
+		}
+	}
+}
+
+// watches is how many descriptors of inotify this process has.
+func watches(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, fd := range fds {
+		if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); strings.Contains(to, "inotify") {
+			n++
+		}
+	}
+	return n
+}
