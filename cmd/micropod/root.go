@@ -100,15 +100,20 @@ func soleVerb(a *app, name string) *cobra.Command {
 	return nil
 }
 
-// verbOf is the verb of a command line, behind flags that stand before it. It
-// knows just enough of them; what it takes for a verb may be none.
+// verbOf is the verb of a command line, behind flags that stand before it. With a
+// flag that it does not know, such as --help, nobody knows without the whole tree.
 func verbOf(args []string) string {
 	for i := 0; i < len(args); i++ {
-		switch arg := args[i]; {
-		case slices.Contains([]string{"--root", "--log-format", "--jail-ids"}, arg):
-			i++ // its value
-		case !strings.HasPrefix(arg, "-"):
-			return arg
+		switch name, _, valued := strings.Cut(args[i], "="); {
+		case slices.Contains([]string{"--root", "--log-format", "--jail-ids"}, name):
+			if !valued {
+				i++
+			}
+		case slices.Contains([]string{"-D", "--debug", "--jailer", "--templates"}, name):
+		case strings.HasPrefix(name, "-"):
+			return ""
+		default:
+			return args[i]
 		}
 	}
 	return ""
