@@ -57,8 +57,8 @@ func parseObject(b []byte) (*object, error) {
 		return nil, errStrip
 	}
 	h := o.header
-	if string(h.Ident[:4]) != elf.ELFMAG || elf.Type(h.Type) != elf.ET_REL || h.Phnum != 0 ||
-		h.Shentsize != 64 || h.Shnum == 0 || h.Shnum > maxSections || h.Shstrndx >= h.Shnum {
+	if string(h.Ident[:4]) != elf.ELFMAG || elf.Type(h.Type) != elf.ET_REL || elf.Machine(h.Machine) != elf.EM_X86_64 || h.Phnum != 0 ||
+		h.Shentsize != 64 || h.Shnum > maxSections || h.Shstrndx == 0 || h.Shstrndx >= h.Shnum {
 		return nil, errStrip
 	}
 	table, err := o.part(h.Shoff, uint64(h.Shnum)*64)
@@ -113,7 +113,8 @@ func (o *object) choose() error {
 			return err
 		}
 	}
-	return nil
+	_, err = o.moved(uint32(o.header.Shstrndx))
+	return err
 }
 
 func (o *object) check(s elf.Section64) error {
@@ -124,7 +125,9 @@ func (o *object) check(s elf.Section64) error {
 		if _, err := o.moved(s.Info); err != nil {
 			return err
 		}
-		return o.checkRelocations(s)
+		if err := o.checkRelocations(s); err != nil {
+			return err
+		}
 	}
 	_, err := o.moved(s.Link)
 	return err
@@ -200,7 +203,7 @@ func (o *object) dropCalls(s elf.Section64) error {
 		const size, call = 5, 0xe8
 		at := r.Off - 1
 		if kind := elf.R_X86_64(elf.R_TYPE64(r.Info)); kind != elf.R_X86_64_PLT32 && kind != elf.R_X86_64_PC32 ||
-			r.Off == 0 || at+size > uint64(len(code)) || code[at] != call {
+			at >= uint64(len(code)) || size > uint64(len(code))-at || code[at] != call {
 			return errStrip
 		}
 		copy(code[at:], []byte{0x0f, 0x1f, 0x44, 0x00, 0x00})
@@ -212,6 +215,9 @@ func (o *object) dropCalls(s elf.Section64) error {
 
 // symbolName is the name of a symbol of the table in section number in.
 func (o *object) symbolName(in, symbol uint32) (string, error) {
+	if symbol == 0 {
+		return "", nil // that of none
+	}
 	table := o.sections[in] // checked
 	symbols, err := o.content(table)
 	if err != nil {

@@ -185,6 +185,7 @@ func TestMayVerify(t *testing.T) {
 // FuzzStrip: no file makes it panic, and what comes out can be read again.
 func FuzzStrip(f *testing.F) {
 	f.Add(module("depends=\x00"))
+	f.Add(tracing(f, 1, elf.R_X86_64_PLT32, 0xe8, 0, 0, 0, 0, 0xc3))
 	f.Add([]byte("\x7fELF" + strings.Repeat("\x00", 80)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if out, err := strip(b); err == nil {
