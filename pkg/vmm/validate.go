@@ -59,7 +59,7 @@ func (c Config) Validate() error {
 			return fmt.Errorf("disk %d has a limit of %d a second: at most %d", i, most, uint64(MaxDiskLimit))
 		}
 	}
-	if err := validNICs(c.NICs); err != nil {
+	if err := validateNICs(c.NICs); err != nil {
 		return err
 	}
 	for _, a := range c.Args {
@@ -70,20 +70,24 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// validNICs also refuses two with one address: the guest knows them by it.
-func validNICs(all []NIC) error {
-	seen := map[string]bool{}
-	for _, n := range all {
+// validateNICs looks at each, and whether a guest can tell them apart: it does so
+// by their addresses, and by those of a template.
+func validateNICs(nics []NIC) error {
+	devices, addresses := map[string]bool{}, map[string]bool{}
+	for i := range MaxNICs {
+		addresses[TemplateMAC(i)] = true
+	}
+	for _, n := range nics {
 		if err := n.validate(); err != nil {
 			return err
 		}
-		if seen[n.MAC] {
-			return fmt.Errorf("two NICs with the address %s", n.MAC)
-		}
-		if n.Device != "" && seen[n.Device] {
+		if n.Device != "" && devices[n.Device] {
 			return fmt.Errorf("two NICs with the device %s", n.Device)
 		}
-		seen[n.MAC], seen[n.Device] = true, true
+		if addresses[n.MAC] {
+			return fmt.Errorf("the address of a NIC, %s, is another one's too, or a template's", n.MAC)
+		}
+		devices[n.Device], addresses[n.MAC] = true, true
 	}
 	return nil
 }

@@ -40,7 +40,8 @@ func TestValidate(t *testing.T) {
 		"device twice": func(c *Config) {
 			c.NICs = append(c.NICs, NIC{MAC: "02:00:00:00:00:02", MTU: 1500, Device: c.NICs[0].Device})
 		},
-		"address twice":  func(c *Config) { c.NICs = append(c.NICs, NIC{MAC: c.NICs[0].MAC, MTU: 1500}) },
+		"MAC twice":      func(c *Config) { c.NICs = append(c.NICs, NIC{MAC: c.NICs[0].MAC, MTU: 1500}) },
+		"template's MAC": func(c *Config) { c.NICs[0].MAC = TemplateMAC(1) },
 		"large MTU":      func(c *Config) { c.NICs[0].MTU = MaxMTU + 1 },
 		"no socket":      func(c *Config) { c.VsockPath = "" },
 		"long socket":    func(c *Config) { c.VsockPath = "/" + strings.Repeat("v", MaxSocketPath) },
