@@ -123,12 +123,13 @@ func (f *facts) examineFeatures(elf io.ReaderAt, config map[string]string) error
 }
 
 // mayVerify reports whether a kernel may refuse a module that has lost its
-// signature. What an unknown configuration says, nobody knows.
+// signature. What an unknown configuration says, nobody knows, and as little what
+// a command line of its own does (module.sig_enforce, lockdown=).
 func mayVerify(config map[string]string) bool {
 	if config == nil {
 		return true
 	}
-	for _, option := range []string{"MODULE_SIG_FORCE", "LOCK_DOWN_KERNEL_FORCE_INTEGRITY", "LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY"} {
+	for _, option := range []string{"MODULE_SIG_FORCE", "CMDLINE_BOOL", "LOCK_DOWN_KERNEL_FORCE_INTEGRITY", "LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY"} {
 		if config[option] == "y" {
 			return true
 		}

@@ -170,11 +170,12 @@ func TestStripRefuses(t *testing.T) {
 
 func TestMayVerify(t *testing.T) {
 	for text, want := range map[string]bool{
-		"":                               true,
-		"CONFIG_MODULE_SIG=y\n":          false,
-		"CONFIG_MODULE_SIG_FORCE=y\n":    true,
-		"CONFIG_A=m\n# CONFIG_X not set": false,
-		"CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n": true,
+		"":                            true,
+		"CONFIG_MODULE_SIG=y\n":       false,
+		"CONFIG_MODULE_SIG_FORCE=y\n": true,
+		"CONFIG_CMDLINE_BOOL=y\nCONFIG_CMDLINE=\"module.sig_enforce=1\"\n": true,
+		"CONFIG_A=m\n# CONFIG_X not set":                                   false,
+		"CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n":                      true,
 	} {
 		if got := mayVerify(parseConfig([]byte(text))); got != want {
 			t.Errorf("%q: %v", text, got)
