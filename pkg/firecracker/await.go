@@ -15,6 +15,10 @@ import (
 const (
 	// looking is the time between two looks that no event asks for.
 	looking = 20 * time.Millisecond
+	// busy is for how long a start has more urgent things to do than to give up a
+	// watch: that takes a grace period of RCU, two ticks, and for one of them it
+	// would keep a processor of the runtime.
+	busy = time.Second
 	// maxYields is how often waitReady makes way for a VMM between two of its calls.
 	maxYields = 100
 )
@@ -68,8 +72,7 @@ func watchDir(dir string) (made <-chan struct{}, stop func()) {
 		return nil, func() {}
 	}
 	f := os.NewFile(uintptr(fd), "inotify")
-	// To give up a watch takes a grace period of RCU, two ticks: nobody waits for it.
-	end := func() { go f.Close() }
+	end := func() { time.AfterFunc(busy, func() { f.Close() }) }
 	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE); err != nil {
 		end()
 		return nil, func() {}
