@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 
@@ -32,7 +33,7 @@ type dockerConfig struct {
 func dockerConfigPath() (string, error) {
 	dir := os.Getenv("DOCKER_CONFIG")
 	if dir == "" {
-		home, err := os.UserHomeDir()
+		home, err := homeDir()
 		if err != nil {
 			return "", fmt.Errorf("find docker's config.json (or set DOCKER_CONFIG): %w", err)
 		}
@@ -43,6 +44,18 @@ func dockerConfigPath() (string, error) {
 		return real, nil
 	}
 	return path, nil
+}
+
+// homeDir is the user's, as docker finds it: a service may have no HOME.
+func homeDir() (string, error) {
+	if home := os.Getenv("HOME"); home != "" {
+		return home, nil
+	}
+	u, err := user.Current()
+	if err != nil {
+		return "", err
+	}
+	return u.HomeDir, nil
 }
 
 func readDockerConfig() (*dockerConfig, error) {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"os"
+	"os/user"
 	"path/filepath"
 	"testing"
 )
@@ -29,6 +30,23 @@ func TestDockerProxies(t *testing.T) {
 		}
 		if got, err := DockerProxies(c.daemon); got != c.want || (err != nil) != c.fails {
 			t.Errorf("%s for %s: %+v, %v; want %+v", c.text, c.daemon, got, err, c.want)
+		}
+	}
+}
+
+// Without HOME, as in a service, docker's file is in the directory that the
+// system has for the user.
+func TestDockerConfigPath(t *testing.T) {
+	me, err := user.Current()
+	if err != nil {
+		t.Skipf("this user has no name: %v", err)
+	}
+	for home, want := range map[string]string{"": me.HomeDir, "/nonexistent": "/nonexistent"} {
+		t.Setenv("DOCKER_CONFIG", "")
+		t.Setenv("HOME", home)
+		got, err := dockerConfigPath()
+		if err != nil || got != filepath.Join(want, ".docker", "config.json") {
+			t.Errorf("HOME=%q: %q, %v", home, got, err)
 		}
 	}
 }
