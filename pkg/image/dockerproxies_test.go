@@ -44,8 +44,11 @@ func TestDockerConfigPath(t *testing.T) {
 	for home, want := range map[string]string{"": me.HomeDir, "/nonexistent": "/nonexistent"} {
 		t.Setenv("DOCKER_CONFIG", "")
 		t.Setenv("HOME", home)
-		got, err := dockerConfigPath()
-		if err != nil || got != filepath.Join(want, ".docker", "config.json") {
+		want = filepath.Join(want, ".docker", "config.json")
+		if real, err := filepath.EvalSymlinks(want); err == nil {
+			want = real
+		}
+		if got, err := dockerConfigPath(); err != nil || got != want {
 			t.Errorf("HOME=%q: %q, %v", home, got, err)
 		}
 	}
