@@ -28,7 +28,8 @@ func (m *machine) waitReady(ctx context.Context) error {
 	m.api = NewClient(m.files.api)
 	m.onEnd(m.api.Close)
 	made, stop := watchDir(m.apiDir())
-	defer stop()
+	m.onEnd(stop)
+	defer time.AfterFunc(busy, stop)
 	refused := 0
 	for {
 		v, err := m.askVersion(ctx)
@@ -66,20 +67,20 @@ func (m *machine) apiDir() string {
 // lasts a tick of the kernel, which is as long as all that a VMM does until then,
 // and a thread that looks without sleeping keeps a loaded machine from the rest of
 // this process. Where there are too many watches, made is nil and never tells.
+// stop is idempotent.
 func watchDir(dir string) (made <-chan struct{}, stop func()) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, func() {}
 	}
 	f := os.NewFile(uintptr(fd), "inotify")
-	end := func() { time.AfterFunc(busy, func() { f.Close() }) }
 	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE); err != nil {
-		end()
+		f.Close()
 		return nil, func() {}
 	}
 	events := make(chan struct{}, 1)
 	go tellEvents(f, events)
-	return events, end
+	return events, func() { f.Close() }
 }
 
 // tellEvents tells of events of a watch until it is closed. Several may be told
