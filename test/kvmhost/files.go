@@ -26,8 +26,8 @@ func modules() []string {
 		"irqbypass", "ccp", "kvm", "kvm_amd", "tun", "tap", "vhost_net", "vhost_vsock",
 		"erofs", "squashfs", "loop", "fuse", "veth", "bridge",
 		"nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_redir", "nft_ct", "nft_fib_inet", "nft_limit",
-		"nft_log", "nft_reject_inet", "nft_compat", "nf_conntrack_netlink", "br_netfilter",
-		"xt_MASQUERADE", "xt_nat", "xt_conntrack", "xt_addrtype", "xt_comment", "xt_tcpudp", "xt_mark", "sch_ingress", "cls_u32", "act_mirred",
+		"nft_log", "nft_reject_inet", "nft_compat", "nf_conntrack_netlink", "nft_meta_bridge", "br_netfilter",
+		"xt_MASQUERADE", "xt_nat", "xt_conntrack", "xt_addrtype", "xt_comment", "xt_tcpudp", "xt_mark", "sch_ingress", "cls_bpf", "cls_u32", "act_mirred",
 	}
 }
 
