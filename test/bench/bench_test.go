@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/test/kvmhost/inside"
+	"github.com/micropod/micropod/test/networld"
 )
 
 // TestMain lets the test binary help itself, as the program does.
@@ -17,6 +18,9 @@ func TestMain(m *testing.M) {
 	inside.Main()
 	if isHelper(os.Args) {
 		exit(helperMain(os.Args[2:]))
+	}
+	if err := networld.Isolate(); err != nil {
+		exit(err)
 	}
 	os.Exit(m.Run())
 }
@@ -41,20 +45,25 @@ func TestBench(t *testing.T) {
 	var out strings.Builder
 	b := &bench{
 		ctx: t.Context(), out: &out, parent: parent, bin: build(t), kernel: kernel,
-		layout: images, image: "busybox", files: 2000, rounds: 1, cold: true,
+		layout: images, images: images, image: "busybox", files: 2000, rounds: 1, cold: true,
 	}
-	for _, part := range []string{"pull", "tiny", "boot"} {
+	for _, part := range []string{"pull", "tiny", "boot", "network"} {
 		if err := b.run(part); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, line := range []string{
+	lines := []string{
 		`micropod pull / gunzip \+ sha256, same library, all CPUs`, `micropod pull / umoci unpack, mke2fs -d`,
 		`peak memory of pull and merge:`, `micropod run --rm / script with QEMU and a trivial init`,
 		`micropod --templates=false run --rm / script with QEMU and a trivial init`,
 		`to the container's command:`, `to the end of the trivial init:`, `ratio of the least:`,
 		`written by all its processes:`, `more space used below the root:`, `peak memory of pull and merge, 2000 files:`,
-	} {
+	}
+	if os.Geteuid() == 0 {
+		lines = append(lines, `bare TAP`, `bridge`, `published port of a bridge`, `user mode`,
+			`run --network bridge / run --network none`, `run --network user / run --network none`)
+	}
+	for _, line := range lines {
 		m := regexp.MustCompile(`(?m)^` + line + ` +([0-9.]+).*$`).FindStringSubmatch(out.String())
 		if m == nil || strings.Trim(m[1], "0.") == "" {
 			t.Errorf("no number for %q: %q", line, m)

@@ -72,7 +72,7 @@ func (r *booter) prepare() error {
 	if _, err := r.micropod("pull", "--quiet", r.source()); err != nil {
 		return err
 	}
-	if _, err := r.micropod("--templates=false", "run", "--detach", "--vmm", "qemu", "--name", "pattern", r.source(), "sleep", "1000"); err != nil {
+	if _, err := r.micropod("--templates=false", "run", "--detach", "--vmm", "qemu", "--network", "none", "--name", "pattern", r.source(), "sleep", "1000"); err != nil {
 		return err
 	}
 	pid, err := r.micropod("inspect", "--format", "{{.State.Pid}}", "pattern")
@@ -139,7 +139,7 @@ func (r *booter) run() (sample, error)  { return r.runWith("--templates=true") }
 func (r *booter) boot() (sample, error) { return r.runWith("--templates=false") }
 
 func (r *booter) runWith(flag string) (sample, error) {
-	s, err := firstLine(r.command(r.bin, flag, "--root", r.root, "run", "--rm", "--vmm", "qemu", r.source(), "echo", strings.TrimSpace(ready)))
+	s, err := firstLine(r.command(r.bin, flag, "--root", r.root, "run", "--rm", "--vmm", "qemu", "--network", "none", r.source(), "echo", strings.TrimSpace(ready)))
 	if err != nil {
 		return s, err
 	}
@@ -189,7 +189,7 @@ func (r *booter) secondRun() error {
 	if err != nil {
 		return err
 	}
-	cmd := r.command(r.bin, "--root", r.root, "run", "--vmm", "qemu", r.source(), "echo", strings.TrimSpace(ready))
+	cmd := r.command(r.bin, "--root", r.root, "run", "--vmm", "qemu", "--network", "none", r.source(), "echo", strings.TrimSpace(ready))
 	if _, err := firstLine(cmd); err != nil {
 		return err
 	}

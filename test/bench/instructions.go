@@ -66,7 +66,7 @@ func (r *booter) instructions() error {
 // countRun is micropod's: the agent says when it executes the command.
 func (r *booter) countRun(dir string) (time.Duration, error) {
 	const name = "counted"
-	cmd := r.command(r.bin, "--debug", "--templates=false", "--root", r.root, "run", "--vmm", "qemu", "--name", name, r.source(), "echo", strings.TrimSpace(ready))
+	cmd := r.command(r.bin, "--debug", "--templates=false", "--root", r.root, "run", "--vmm", "qemu", "--network", "none", "--name", name, r.source(), "echo", strings.TrimSpace(ready))
 	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
 	if _, err := firstLine(cmd); err != nil {
 		return 0, err

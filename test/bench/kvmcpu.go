@@ -43,7 +43,7 @@ func (r *kvmRunner) cpuTime() error {
 // be found. A shell waits first, until somebody counts.
 func (r *kvmRunner) countedRun(flags []string) (all, vmm time.Duration, err error) {
 	args := append([]string{"sh", "-c", `read go && exec "$@"`, "sh", r.bin, "--root", r.root}, flags...)
-	args = append(args, "run", "--rm", "--interactive", "--vmm", "firecracker", storedImage,
+	args = append(args, "run", "--rm", "--interactive", "--vmm", "firecracker", "--network", "none", storedImage,
 		"sh", "-c", "echo "+strings.TrimSpace(ready)+"; exec cat")
 	cmd := r.command("busybox", args...)
 	cmd.Stderr = os.Stderr

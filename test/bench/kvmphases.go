@@ -52,7 +52,7 @@ func (r *kvmRunner) split() error {
 // debugLog is what the supervisor of a run says.
 func (r *kvmRunner) debugLog() (string, error) {
 	const name = "split"
-	if _, err := r.micropod("--debug", "run", "--vmm", "firecracker", "--name", name, storedImage, "true"); err != nil {
+	if _, err := r.micropod("--debug", "run", "--vmm", "firecracker", "--network", "none", "--name", name, storedImage, "true"); err != nil {
 		return "", err
 	}
 	if _, err := adopted(); err != nil {

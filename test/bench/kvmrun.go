@@ -63,7 +63,7 @@ func (r *kvmRunner) prepare() error {
 
 // run is one of micropod's, to the container's first line.
 func (r *kvmRunner) run(flags ...string) (sample, error) {
-	args := append(append([]string{"--root", r.root}, flags...), "run", "--rm", "--vmm", "firecracker", storedImage, "echo", strings.TrimSpace(ready))
+	args := append(append([]string{"--root", r.root}, flags...), "run", "--rm", "--vmm", "firecracker", "--network", "none", storedImage, "echo", strings.TrimSpace(ready))
 	s, err := firstLine(r.command(r.bin, args...))
 	if err != nil {
 		return s, err
@@ -156,7 +156,7 @@ func (r *kvmRunner) writeScript() (string, error) {
 
 // pattern is the configuration of a VM of micropod's, as Firecracker tells it.
 func (r *kvmRunner) pattern() (map[string]any, error) {
-	if _, err := r.micropod("--jailer=false", "run", "--detach", "--vmm", "firecracker", "--name", "pattern", storedImage, "sleep", "1000"); err != nil {
+	if _, err := r.micropod("--jailer=false", "run", "--detach", "--vmm", "firecracker", "--network", "none", "--name", "pattern", storedImage, "sleep", "1000"); err != nil {
 		return nil, err
 	}
 	home, err := r.micropod("inspect", "--format", "{{.MicroPod.Dir}}", "pattern")

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/micropod/micropod/test/kvmhost/inside"
+	"github.com/micropod/micropod/test/networld"
 )
 
 // bench is one run of the program.
@@ -42,6 +43,10 @@ func main() {
 	if isHelper(os.Args) {
 		exit(helperMain(os.Args[2:]))
 	}
+	// What networks leave on a host is not left on this one.
+	if err := networld.Isolate(); err != nil {
+		exit(err)
+	}
 	b := &bench{out: os.Stdout}
 	flag.StringVar(&b.bin, "micropod", "./micropod", "the `program` to measure")
 	flag.StringVar(&b.kernel, "kernel", os.Getenv("MICROPOD_TEST_KERNEL"), "guest kernel `file`")
@@ -51,7 +56,7 @@ func main() {
 	flag.IntVar(&b.files, "files", 300_000, "how many files the layer of tiny files has")
 	// Not /tmp, which may be memory: what is measured goes to a disk.
 	flag.StringVar(&b.parent, "dir", "/var/tmp", "`directory` on a disk, for everything that is written")
-	flag.StringVar(&b.images, "images", os.Getenv("MICROPOD_TEST_IMAGES"), "OCI layout `directory` of the part kvm")
+	flag.StringVar(&b.images, "images", os.Getenv("MICROPOD_TEST_IMAGES"), "OCI layout `directory` of the parts network and kvm")
 	flag.BoolVar(&b.here, "here", false, "the part kvm: measure on this machine, with its own clock, not in an emulated one")
 	flag.BoolVar(&b.cold, "quick", false, "only see that it works: nothing is run before to get warm")
 	only := flag.String("only", "", "measure only this `part`: "+strings.Join(partNames(), ", "))
@@ -81,7 +86,7 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"pull", (*bench).pull}, {"tiny", (*bench).tiny}, {"boot", (*bench).boot}, {"kvm", (*bench).kvm}}
+	return []part{{"pull", (*bench).pull}, {"tiny", (*bench).tiny}, {"boot", (*bench).boot}, {"network", (*bench).network}, {"kvm", (*bench).kvm}}
 }
 
 func partNames() []string {
