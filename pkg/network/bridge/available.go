@@ -67,7 +67,7 @@ func tryAll() error {
 	if err := t.queueAll(contents{}); err != nil {
 		return err
 	}
-	if err := t.conn.Flush(); err != nil {
+	if err := t.flush(); err != nil {
 		return fmt.Errorf("nftables: %w (the kernel needs nf_tables, for inet with nat, fib, reject and masquerade, and for bridge)", err)
 	}
 	if err := forgetGuests([]netip.Addr{netip.IPv4Unspecified()}); err != nil {

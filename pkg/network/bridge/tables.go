@@ -201,10 +201,23 @@ func (t *tables) change(have, want contents, whole bool) error {
 			return err
 		}
 	}
-	if err := t.conn.Flush(); err != nil {
+	if err := t.flush(); err != nil {
 		return fmt.Errorf("change nftables table %s: %w", t.name, err)
 	}
 	return nil
+}
+
+// flush sends what is queued. The kernel answers each message that it refuses; the
+// first of them says why, and the others follow from it.
+func (t *tables) flush() error {
+	err := t.conn.Flush()
+	for {
+		var all interface{ Unwrap() []error }
+		if !errors.As(err, &all) || len(all.Unwrap()) == 0 {
+			return err
+		}
+		err = all.Unwrap()[0]
+	}
 }
 
 // queueDelete deletes the tables, there or not: what is added first can be.
