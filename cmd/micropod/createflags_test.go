@@ -194,7 +194,7 @@ func TestCreateOptionsRefused(t *testing.T) {
 		{"--add-host|:1.2.3.4|x", `bad format for add-host: ":1.2.3.4"`},
 		{"--add-host|a b:1.2.3.4|x", "bad format for add-host"},
 		{"--network|host|x", "the guest has a network stack of its own"},
-		{"--network|container:y|x", "--network container:y is not supported yet"},
+		{"--network|container:y|x", "--network container:y is not supported: the guest has a network stack of its own"},
 		{"-p|80/sctp|x", "only tcp and udp"},
 		{"--mount|type=tmpfs|x", "target is required"},
 		{"--mount|type=tmpfs,dst=/y,src=/x|x", "field Source must not be specified"},
