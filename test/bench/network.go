@@ -174,7 +174,7 @@ func strip(id, guest string) error {
 		if l.Type() != "tuntap" || !strings.Contains(l.Attrs().Name, id[:12]) {
 			continue
 		}
-		if err := netlink.LinkSetNoMaster(l); err != nil {
+		if err := unplug(l); err != nil {
 			return err
 		}
 		own := net.ParseIP(host)
@@ -184,6 +184,21 @@ func strip(id, guest string) error {
 		return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Src: own, Dst: netlink.NewIPNet(at.AsSlice())})
 	}
 	return fmt.Errorf("container %s has no TAP device", id)
+}
+
+// unplug takes a device off its bridge, and off the rules, which have its name.
+func unplug(l netlink.Link) error {
+	for _, step := range []func() error{
+		func() error { return netlink.LinkSetNoMaster(l) },
+		func() error { return netlink.LinkSetDown(l) },
+		func() error { return netlink.LinkSetName(l, "bare") },
+		func() error { return netlink.LinkSetUp(l) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // client measures one way.
