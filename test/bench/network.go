@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"github.com/vishvananda/netlink"
 )
 
 // The servers of a measured guest: one that sends without end, one that takes
@@ -53,7 +50,7 @@ func (b *bench) network() (err error) {
 		{fmt.Sprintf("the guest takes %d MiB", n.bulk()>>20), n.upload},
 		{fmt.Sprintf("%d questions of one byte, each after the answer to the last", n.questions()), n.echo},
 	} {
-		cs := []contestant{n.client("bare TAP", m.ask), n.client("bridge", m.ask), n.client("published port of a bridge", m.ask), n.client("user mode", m.ask)}
+		cs := []contestant{n.client("bridge", m.ask), n.client("published port of a bridge", m.ask), n.client("user mode", m.ask)}
 		samples, err := b.alternate(cs...)
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.title, err)
@@ -77,7 +74,7 @@ func (b *bench) ways(cs []contestant, samples [][]sample) error {
 	for i, c := range cs {
 		line := c.name + "\t" + spreadBy(samples[i], wall).String() + " s"
 		if i > 0 {
-			line += "\t" + ratio(samples[0], samples[i], wall).String() + " of the " + cs[0].name
+			line += "\t" + ratio(samples[0], samples[i], wall).String() + " of " + cs[0].name
 		}
 		fmt.Fprintln(w, line)
 	}
@@ -119,7 +116,6 @@ func (n *networker) prepare() error {
 	}
 	for name, flags := range map[string][]string{
 		"bridge":    {"--network", "bridge", "-p", "127.0.0.1:19001:9001", "-p", "127.0.0.1:19002:9002", "-p", "127.0.0.1:19003:9003"},
-		"bare TAP":  {"--network", "bridge"},
 		"user mode": {"--network", "user", "-p", "127.0.0.1:29001:9001", "-p", "127.0.0.1:29002:9002", "-p", "127.0.0.1:29003:9003"},
 	} {
 		id, err := n.micropod(append(append([]string{"run", "--detach", "--vmm", "qemu"}, flags...), n.source(), "sh", "-c", servers)...)
@@ -128,11 +124,6 @@ func (n *networker) prepare() error {
 		}
 		if n.guests[name], err = n.micropod("inspect", "--format", "{{.NetworkSettings.IPAddress}}:", id); err != nil {
 			return err
-		}
-		if name == "bare TAP" {
-			if err := strip(id, strings.TrimSuffix(n.guests[name], ":")); err != nil {
-				return fmt.Errorf("take the TAP device off its bridge: %w", err)
-			}
 		}
 	}
 	n.guests["published port of a bridge"], n.guests["user mode"] = "127.0.0.1:1", "127.0.0.1:2"
@@ -150,52 +141,6 @@ func (n *networker) await() error {
 			if time.Since(begun) > time.Minute {
 				return fmt.Errorf("%s: %w", way, err)
 			}
-		}
-	}
-	return nil
-}
-
-// host is the address of this end of a TAP device without a bridge: those of
-// gateways are for their bridges.
-const host = "192.0.2.1" // of TEST-NET-1, RFC 5737
-
-// strip takes the TAP device of a container off its bridge: what is left is the
-// same guest at the end of a device, with a route to it.
-func strip(id, guest string) error {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return err
-	}
-	at, err := netip.ParseAddr(guest)
-	if err != nil {
-		return err
-	}
-	for _, l := range links {
-		if l.Type() != "tuntap" || !strings.Contains(l.Attrs().Name, id[:12]) {
-			continue
-		}
-		if err := unplug(l); err != nil {
-			return err
-		}
-		own := net.ParseIP(host)
-		if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: netlink.NewIPNet(own)}); err != nil {
-			return err
-		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Src: own, Dst: netlink.NewIPNet(at.AsSlice())})
-	}
-	return fmt.Errorf("container %s has no TAP device", id)
-}
-
-// unplug takes a device off its bridge, and off the rules, which have its name.
-func unplug(l netlink.Link) error {
-	for _, step := range []func() error{
-		func() error { return netlink.LinkSetNoMaster(l) },
-		func() error { return netlink.LinkSetDown(l) },
-		func() error { return netlink.LinkSetName(l, "bare") },
-		func() error { return netlink.LinkSetUp(l) },
-	} {
-		if err := step(); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -219,7 +164,7 @@ func (n *networker) ask(address, port string, talk func(net.Conn) error) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
 	return talk(c)
