@@ -2,9 +2,12 @@ package bridge
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
+
+	"github.com/micropod/micropod/pkg/network/denied"
 )
 
 // set is a set of the tables, or a map when it has data.
@@ -61,29 +64,15 @@ func sets() []set {
 		{family: l3, name: "asking", key: key(device, ip4, proto, service)},
 		{family: l3, name: "nameservers", key: key(proto, ip4, service)},
 
-		{family: l3, name: "denied", key: key(ip4), ranges: denied4()},
-		{family: l3, name: "denied6", key: key(ip6), ranges: denied6()},
+		{family: l3, name: "denied", key: key(ip4), ranges: deniedOf(false)},
+		{family: l3, name: "denied6", key: key(ip6), ranges: deniedOf(true)},
 	}
 }
 
-// denied4 are targets that mean the host, its link or a cloud's metadata. The
-// same that user mode denies; multicast goes nowhere of itself.
-func denied4() []netip.Prefix {
-	return prefixes("0.0.0.0/8", "100.100.100.200/32", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16")
-}
-
-// denied6 are the same, and those in which there is an IPv4 address.
-func denied6() []netip.Prefix {
-	return prefixes("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16",
-		"fd00:42::42/128", "fd00:ec2::254/128", "fd20:ce::254/128", "fec0::/10")
-}
-
-func prefixes(texts ...string) []netip.Prefix {
-	all := make([]netip.Prefix, len(texts))
-	for i, t := range texts {
-		all[i] = netip.MustParsePrefix(t)
-	}
-	return all
+// deniedOf are the targets of one family that no guest reaches. Multicast goes
+// nowhere of itself.
+func deniedOf(six bool) []netip.Prefix {
+	return slices.DeleteFunc(denied.Targets(), func(p netip.Prefix) bool { return p.Addr().Is6() != six })
 }
 
 // datatype is the one of several, side by side.

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+
+	"github.com/micropod/micropod/pkg/network/denied"
 )
 
 // Limits of what a record may say.
@@ -88,7 +90,7 @@ func validSubnet(p netip.Prefix, gateway netip.Addr) error {
 	if !p.Contains(gateway) || gateway == a || gateway.Zone() != "" {
 		return fmt.Errorf("gateway %s: not one of subnet %s", gateway, p)
 	}
-	for _, d := range append(denied4(), denied6()...) {
+	for _, d := range denied.Targets() {
 		if d.Overlaps(p) {
 			return fmt.Errorf("subnet %s: overlaps %s, which no guest reaches", p, d)
 		}

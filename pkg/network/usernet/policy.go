@@ -1,6 +1,10 @@
 package usernet
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/micropod/micropod/pkg/network/denied"
+)
 
 // policy decides where a connection of the guest goes.
 type policy struct {
@@ -32,37 +36,20 @@ func (p policy) target(dst netip.AddrPort) (to netip.AddrPort, ok bool) {
 	return netip.AddrPortFrom(addr, dst.Port()), true
 }
 
-// Networks that no guest reaches through the host, whatever the guest's
-// packets say: they mean the host itself, its link, or a cloud's metadata.
-var denied = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), // connects to the host itself on Linux
-	netip.MustParsePrefix("127.0.0.0/8"),
-	netip.MustParsePrefix("169.254.0.0/16"), // link-local, and 169.254.169.254
-	netip.MustParsePrefix("224.0.0.0/3"),    // multicast, reserved, broadcast
-	netip.MustParsePrefix("100.100.100.200/32"),
-	netip.MustParsePrefix("168.63.129.16/32"),
-	netip.MustParsePrefix("::/128"),
-	netip.MustParsePrefix("::1/128"),
-	netip.MustParsePrefix("::ffff:0:0/96"), // IPv4 in a disguise that Unmap did not see
-	netip.MustParsePrefix("::/96"),         // IPv4 once more, as the next four
-	netip.MustParsePrefix("64:ff9b::/96"),
-	netip.MustParsePrefix("64:ff9b:1::/48"),
-	netip.MustParsePrefix("2002::/16"),
-	netip.MustParsePrefix("2001::/32"),
-	netip.MustParsePrefix("fec0::/10"),
-	netip.MustParsePrefix("fd00:42::42/128"),
+// unreachable are the targets that no guest of any mode reaches, and those that
+// only a stack which takes every address for its own could dial.
+var unreachable = append(denied.Targets(),
+	netip.MustParsePrefix("224.0.0.0/3"), // multicast, reserved, broadcast
 	netip.MustParsePrefix("fe80::/10"),
 	netip.MustParsePrefix("ff00::/8"),
-	netip.MustParsePrefix("fd00:ec2::254/128"),
-	netip.MustParsePrefix("fd20:ce::254/128"),
-}
+)
 
 func forbidden(a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
 	if !a.IsValid() {
 		return true
 	}
-	for _, p := range denied {
+	for _, p := range unreachable {
 		if p.Contains(a) {
 			return true
 		}
