@@ -1,6 +1,6 @@
 package peer
 
-import "golang.org/x/sys/unix"
+import "github.com/micropod/micropod/pkg/network/relay"
 
 // Limits are what others may have of a VM's guests at the same time. Each costs a
 // descriptor of this process, and memory.
@@ -20,12 +20,5 @@ func limitsFor(files uint64) Limits {
 	return Limits{share(l.Streams), share(l.Flows)}
 }
 
-// OwnLimits are those of this process. Go's runtime has raised its number of
-// descriptors to what that may be raised to.
-func OwnLimits() Limits {
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
-		return limitsFor(1024) // Linux's own number
-	}
-	return limitsFor(l.Cur)
-}
+// OwnLimits are those of this process.
+func OwnLimits() Limits { return limitsFor(relay.OpenFiles()) }

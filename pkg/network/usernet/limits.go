@@ -1,7 +1,5 @@
 package usernet
 
-import "golang.org/x/sys/unix"
-
 // limits are what a guest and its clients may have at the same time. Each costs
 // a descriptor of this process, but for a client's UDP flow, and memory: see
 // bufferSize.
@@ -26,14 +24,4 @@ func limitsFor(files uint64, networks int) limits {
 	share := func(n int) int { return max(1, int(uint64(n)*own/all)) }
 	l.streams, l.flows, l.clients = share(l.streams), share(l.flows), share(l.clients)
 	return l
-}
-
-// openFiles is how many descriptors the process may have. Go's runtime has
-// raised it to what it may be raised to.
-func openFiles() uint64 {
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
-		return 1024 // Linux's own number
-	}
-	return l.Cur
 }

@@ -106,7 +106,7 @@ func New(c Config) (*Network, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	l := limitsFor(openFiles(), c.Share)
+	l := limitsFor(relay.OpenFiles(), c.Share)
 	ports, err := publish.Listen(c.Ports, publish.Limits{Streams: l.clients, Flows: l.clientFlows}, c.Log)
 	if err != nil {
 		return nil, err
