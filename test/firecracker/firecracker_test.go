@@ -6,6 +6,7 @@ package firecracker
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,17 @@ import (
 
 func TestMain(m *testing.M) {
 	inside.Main()
-	os.Exit(m.Run())
+	code := m.Run()
+	// Last, as all that a host says of itself is long.
+	for _, line := range failures {
+		fmt.Println(line)
+	}
+	os.Exit(code)
 }
+
+// failures are the short words of what failed in a host. Its runs follow each
+// other.
+var failures []string
 
 // nobody has no home, no files, and no group but that of /dev/kvm.
 var nobody = &kvmhost.User{UID: 65534, GID: 65534}
@@ -162,6 +172,7 @@ func (b bundle) run(t *testing.T, host *kvmhost.Host, user *kvmhost.User, progra
 	if err != nil {
 		t.Fatal(err)
 	}
+	failures = append(failures, r.failed...)
 	if problem := r.judge(code); problem != "" {
 		t.Errorf("%s; all of its output:\n%s", problem, r.all.String())
 	}

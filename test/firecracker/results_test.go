@@ -17,7 +17,12 @@ type results struct {
 	line    []byte
 	skipped []string
 	passed  int
+	last    []string // lines before this one
+	failed  []string // what is said of failures, short
 }
+
+// wordsBefore is how many lines before a script's failure tell why.
+const wordsBefore = 12
 
 // outcome matches a result: its word and its test.
 var outcome = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+)`)
@@ -36,6 +41,15 @@ func (r *results) Write(p []byte) (int, error) {
 }
 
 func (r *results) read(line string) {
+	switch text := strings.TrimSpace(line); {
+	case strings.HasPrefix(text, "FAIL: "): // of a script
+		r.failed = append(append(r.failed, r.last...), line)
+		r.last = nil
+	case strings.HasPrefix(text, "--- FAIL: "):
+		r.failed = append(r.failed, line)
+	}
+	r.last = append(r.last, line)
+	r.last = r.last[max(0, len(r.last)-wordsBefore):]
 	if strings.HasPrefix(line, "=== RUN ") || strings.HasPrefix(line, "=== CONT ") {
 		fmt.Fprintln(r.show, line)
 	}
@@ -63,6 +77,22 @@ func (r *results) judge(code int) string {
 		return "it ran no test"
 	}
 	return ""
+}
+
+// TestFailures: the end of a script's words and every failed test are kept.
+func TestFailures(t *testing.T) {
+	r := &results{show: io.Discard}
+	for i := range 2 * wordsBefore {
+		fmt.Fprintf(r, "line %d\n", i)
+	}
+	fmt.Fprint(r, "        FAIL: testdata/vm/run.txtar:3: unexpected\n--- PASS: TestA (1.0s)\n    --- FAIL: TestVM/run (1.0s)\nFAIL\n")
+	got := strings.Join(r.failed, "\n")
+	if strings.Contains(got, "line 11\n") || !strings.HasPrefix(got, "line 12\n") {
+		t.Errorf("not the %d lines before: %s", wordsBefore, got)
+	}
+	if !strings.HasSuffix(got, "line 23\n        FAIL: testdata/vm/run.txtar:3: unexpected\n    --- FAIL: TestVM/run (1.0s)") {
+		t.Errorf("not what failed: %s", got)
+	}
 }
 
 // TestResults: a run counts only when it tested something and skipped nothing.
