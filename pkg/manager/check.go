@@ -37,7 +37,7 @@ const checkRounds = 4
 // may run beside any other command. An error says that a part could not be looked
 // at; the findings of the others are there all the same.
 func (m *Manager) Check(ctx context.Context, repair bool) ([]Finding, error) {
-	found, err := m.lookTwice(ctx)
+	found, err := m.lookAgain(ctx)
 	done := newFindings(found)
 	for range checkRounds {
 		if !repair || len(found) == 0 || ctx.Err() != nil {
@@ -46,29 +46,35 @@ func (m *Manager) Check(ctx context.Context, repair bool) ([]Finding, error) {
 		for i := range found {
 			done.repair(ctx, &found[i])
 		}
-		found, err = m.lookTwice(ctx)
+		found, err = m.lookAgain(ctx)
 		done.lookedAgain(found)
 	}
 	return done.list, errors.Join(err, ctx.Err())
 }
 
-// secondLook is when a finding must still be there.
-const secondLook = 100 * time.Millisecond
+// nextLooks are the pauses after which a finding must still be there, of more than
+// two seconds together: a process that waits for its turn on a busy host is not
+// done sooner.
+var nextLooks = []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, 1500 * time.Millisecond}
 
-// lookTwice returns what is there twice. A process has no lock yet on what it has
-// just made, and it may be at the end of its work: of neither tells an event.
-func (m *Manager) lookTwice(ctx context.Context) ([]ledger.Finding, error) {
-	first, err := m.look(ctx)
-	if len(first) == 0 {
-		return nil, err
+// lookAgain returns what is there each time. A process has no lock yet on what it
+// has just made, and it may be at the end of its work: of neither tells an event.
+func (m *Manager) lookAgain(ctx context.Context) ([]ledger.Finding, error) {
+	found, err := m.look(ctx)
+	for _, pause := range nextLooks {
+		if len(found) == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return found, err
+		case <-time.After(pause):
+		}
+		seen := newFindings(found)
+		found, err = m.look(ctx)
+		found = slices.DeleteFunc(found, func(f ledger.Finding) bool { return seen.of(f) == nil })
 	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(secondLook):
-	}
-	seen := newFindings(first)
-	second, err := m.look(ctx)
-	return slices.DeleteFunc(second, func(f ledger.Finding) bool { return seen.of(f) == nil }), err
+	return found, err
 }
 
 // look puts together what every package finds of its own, in the order in which
