@@ -101,17 +101,20 @@ func (h Host) Plug(e Endpoint) error {
 		if err := x.join(e); err != nil {
 			return err
 		}
-		return plug(e)
+		return h.plug(e)
 	})
 }
 
-// Leave takes an endpoint away, and with the last one of a network its bridge,
-// with the last one of all the tables. It is no error that nothing is there.
+// Leave takes an endpoint away, with its device if that has outlived the VMM, and
+// with the last one of a network its bridge, with the last one of all the tables. It is no error that nothing is there.
 func (h Host) Leave(e Endpoint) error {
 	if err := e.validate(); err != nil {
 		return err
 	}
 	return h.locked(func(x *transaction) error {
+		if err := removePort(e.Device); err != nil { // the tables may not know of it
+			return err
+		}
 		bridges, err := x.unused(e.Network.Device(), e.Device)
 		if err != nil {
 			return err
@@ -133,11 +136,19 @@ func (x *transaction) unused(bridge, device string) ([]string, error) {
 	return []string{bridge}, nil
 }
 
-// leave takes away the endpoints that gone is true of, then bridges that nobody
-// needs: those that the tables knew, and some. The tables come last: what they
+// leave takes away the endpoints that gone is true of with their devices, then bridges
+// that nobody needs: those that the tables knew, and some. The tables come last: what they
 // do not have nobody would look for. The connections of the guests are forgotten,
 // and those of addresses.
 func (x *transaction) leave(gone func(part) bool, some []string, addresses []netip.Addr) error {
+	for _, p := range x.have.parts() {
+		if !gone(p) {
+			continue
+		}
+		if err := removePort(p.device); err != nil {
+			return err
+		}
+	}
 	want := x.have.clone()
 	want.remove(gone)
 	needed := want.bridges()

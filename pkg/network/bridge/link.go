@@ -113,7 +113,7 @@ func setAddress(link netlink.Link, p netip.Prefix) error {
 }
 
 // plug makes the endpoint's device a port of its bridge.
-func plug(e Endpoint) error {
+func (h Host) plug(e Endpoint) error {
 	port, err := find(e.Device)
 	if err == nil && port == nil {
 		err = unix.ENODEV
@@ -124,6 +124,9 @@ func plug(e Endpoint) error {
 	bridge, err := netlink.LinkByName(e.Network.Device())
 	if err != nil {
 		return fmt.Errorf("bridge %s: %w", e.Network.Device(), err)
+	}
+	if err := netlink.LinkSetAlias(port, h.alias(e.VM)); err != nil {
+		return fmt.Errorf("device %s: set alias: %w", e.Device, err)
 	}
 	mac, _ := net.ParseMAC(e.MAC) // validated
 	if err := setPort(port, bridge, mac); err != nil {

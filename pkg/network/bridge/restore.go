@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // Restore makes the tables, the bridges and their ports what all endpoints need,
@@ -91,7 +90,7 @@ func (x *transaction) replug(all []Endpoint) error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, plug(e))
+		errs = append(errs, x.host.plug(e))
 	}
 	return errors.Join(errs...)
 }
@@ -125,77 +124,4 @@ func (x *transaction) staleBridges(want contents) ([]string, error) {
 		}
 	}
 	return stale, nil
-}
-
-// Leftover is what is on the host of a VM that is no more.
-type Leftover struct {
-	// VM is its id; "" for a bridge, or a routing rule of one, that no VM is
-	// joined to.
-	VM string
-	// Devices are the names of its devices, or the bridge's.
-	Devices []string
-}
-
-// String says what it is.
-func (l Leftover) String() string {
-	if l.VM == "" {
-		return "bridge " + strings.Join(l.Devices, ", ")
-	}
-	return "rules of " + strings.Join(l.Devices, ", ")
-}
-
-// Leftovers are what is there of VMs that living is not true of. It changes
-// nothing; Remove does.
-func (h Host) Leftovers(living func(vm string) bool) (all []Leftover, err error) {
-	err = h.locked(func(x *transaction) error {
-		of := map[string]int{}
-		for _, p := range x.have.parts() {
-			if living(p.vm) {
-				continue
-			}
-			i, ok := of[p.vm]
-			if !ok {
-				i, all = len(all), append(all, Leftover{VM: p.vm})
-				of[p.vm] = i
-			}
-			all[i].Devices = append(all[i].Devices, p.device)
-		}
-		stale, err := x.unusedBridges()
-		for _, b := range stale {
-			all = append(all, Leftover{Devices: []string{b}})
-		}
-		return err
-	})
-	return all, err
-}
-
-// Remove takes away what is there of VMs that living is not true of, and bridges
-// that no VM is joined to.
-func (h Host) Remove(living func(vm string) bool) error {
-	return h.locked(func(x *transaction) error {
-		stale, err := x.unusedBridges()
-		if err != nil {
-			return err
-		}
-		return x.leave(func(p part) bool { return !living(p.vm) }, stale, nil)
-	})
-}
-
-// unusedBridges are those that the tables have no endpoint of. Tables that are not
-// whole may have lost some, but a bridge with ports is none that is left over: a
-// VM's device ends with the VM.
-func (x *transaction) unusedBridges() ([]string, error) {
-	stale, err := x.staleBridges(x.have)
-	if err != nil {
-		return nil, err
-	}
-	var all []string
-	for _, b := range stale {
-		unused, err := x.unused(b, "")
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, unused...)
-	}
-	return all, nil
 }
