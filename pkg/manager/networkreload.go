@@ -22,7 +22,7 @@ func (m *Manager) bridgeHost() bridge.Host {
 // cannot be removed now must not keep its container for ever: a check finds it.
 func (m *Manager) leaveNetworks(vm string, networks []state.Network) {
 	for _, n := range networks {
-		if n.Mode != state.ModeBridge {
+		if !inBridge(n) {
 			continue
 		}
 		e, err := recordedEndpoint(vm, n)
@@ -52,7 +52,7 @@ func (m *Manager) ReloadNetworks(ctx context.Context) ([]string, error) {
 	}
 	var ids []string
 	err := m.bridgeHost().Restore(func() ([]bridge.Endpoint, error) {
-		all, err := m.recordedEndpoints()
+		all, err := m.recordedEndpoints(stays)
 		for _, e := range all {
 			ids = append(ids, e.VM)
 		}
@@ -64,22 +64,32 @@ func (m *Manager) ReloadNetworks(ctx context.Context) ([]string, error) {
 // mendNetworks is ReloadNetworks, if a firewall was flushed under the containers
 // that run, or nothing. What cannot be mended stays closed.
 func (m *Manager) mendNetworks() {
-	all, err := m.recordedEndpoints()
+	recorded := func(of func(state.Network) bool) func() ([]bridge.Endpoint, error) {
+		return func() ([]bridge.Endpoint, error) { return m.recordedEndpoints(of) }
+	}
+	all, err := m.recordedEndpoints(inBridge)
 	intact := len(all) == 0 // there is nothing to mend
 	if err == nil && !intact {
-		intact, err = m.bridgeHost().Intact(all)
+		intact, err = m.bridgeHost().Intact(recorded(inBridge))
 	}
 	if err == nil && !intact {
-		err = m.bridgeHost().Restore(m.recordedEndpoints)
+		err = m.bridgeHost().Restore(recorded(stays))
 	}
 	if err != nil {
 		m.log.Error("look after bridge networks", "err", err)
 	}
 }
 
-// recordedEndpoints are the places of all VMs in bridge networks: a supervisor
+// inBridge is true of places in bridge networks. Pure.
+func inBridge(n state.Network) bool { return n.Mode == state.ModeBridge }
+
+// stays is inBridge, but for those that a supervisor is about to take away, or has
+// already: what is restored then would stay. Pure.
+func stays(n state.Network) bool { return inBridge(n) && !n.Leaving }
+
+// recordedEndpoints are the places of all VMs that of is true of: a supervisor
 // records its own before it joins. Supervisors that were lost are left out.
-func (m *Manager) recordedEndpoints() ([]bridge.Endpoint, error) {
+func (m *Manager) recordedEndpoints(of func(state.Network) bool) ([]bridge.Endpoint, error) {
 	vms, err := m.state.List()
 	if err != nil {
 		return nil, err
@@ -90,17 +100,16 @@ func (m *Manager) recordedEndpoints() ([]bridge.Endpoint, error) {
 		if err != nil || st == nil || len(st.Networks) == 0 || !m.inNetwork(vm) {
 			continue
 		}
-		all = append(all, stayingEndpoints(vm.ID, st.Networks)...)
+		all = append(all, endpointsOf(vm.ID, st.Networks, of)...)
 	}
 	return all, nil
 }
 
-// stayingEndpoints leaves out those that a supervisor is about to take away, or has
-// already: what is restored then would stay. Pure.
-func stayingEndpoints(vm string, networks []state.Network) []bridge.Endpoint {
+// endpointsOf are a VM's places that of is true of. Pure.
+func endpointsOf(vm string, networks []state.Network, of func(state.Network) bool) []bridge.Endpoint {
 	var all []bridge.Endpoint
 	for _, n := range networks {
-		if n.Mode != state.ModeBridge || n.Leaving {
+		if !of(n) {
 			continue
 		}
 		if e, err := recordedEndpoint(vm, n); err == nil {

@@ -30,14 +30,17 @@ func TestRecordedEndpoint(t *testing.T) {
 	}
 }
 
-// TestStayingEndpoints: whoever restores the networks does not bring back what a
-// supervisor takes away at the same time.
-func TestStayingEndpoints(t *testing.T) {
+// TestEndpointsOf: whoever restores the networks does not bring back what a
+// supervisor takes away at the same time, and does not wonder that it is there.
+func TestEndpointsOf(t *testing.T) {
 	of := func(mode, device string, leaving bool) state.Network {
 		return state.Network{Mode: mode, Device: device, Address: "10.66.0.2/24", Gateway: "10.66.0.1", Leaving: leaving}
 	}
 	all := []state.Network{of(state.ModeBridge, "goes", true), of(state.ModeUser, "", false), of(state.ModeBridge, "stays", false)}
-	if got := stayingEndpoints("vm", all); len(got) != 1 || got[0].Device != "stays" {
+	if got := endpointsOf("vm", all, stays); len(got) != 1 || got[0].Device != "stays" {
+		t.Errorf("%+v", got)
+	}
+	if got := endpointsOf("vm", all, inBridge); len(got) != 2 || got[0].Device != "goes" {
 		t.Errorf("%+v", got)
 	}
 }

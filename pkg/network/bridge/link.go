@@ -238,6 +238,19 @@ func consistent[T any](list func() (T, error)) (got T, err error) {
 	return got, err
 }
 
+// deviceNames are those of all devices of the host.
+func deviceNames() (map[string]bool, error) {
+	links, err := consistent(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	names := map[string]bool{}
+	for _, l := range links {
+		names[l.Attrs().Name] = true
+	}
+	return names, nil
+}
+
 // bridges are the names of those that are ours.
 func (h Host) bridges() ([]string, error) {
 	links, err := consistent(netlink.LinkList)

@@ -40,23 +40,44 @@ func (h Host) Restore(all func() ([]Endpoint, error)) error {
 	})
 }
 
-// Intact is that all endpoints have what they need, and nobody else has anything:
-// there is nothing to Restore. It looks at the sets and counts the rules.
-func (h Host) Intact(all []Endpoint) (intact bool, err error) {
-	want, err := contentsOf(all)
-	if err != nil {
-		return false, err
-	}
+// Intact is that there is nothing to Restore: all endpoints whose device is on the
+// host have what they need, and nobody has anything who is not in all. Of one
+// without a device the VM is about to start, or has ended: it has what it needs, a
+// part of that or nothing, and whoever starts or ends it does the rest. So many that
+// start at once do not take each other for a firewall that was flushed.
+//
+// It looks at the sets and counts the rules. All is called under the lock, as
+// that of Restore is.
+func (h Host) Intact(all func() ([]Endpoint, error)) (intact bool, err error) {
 	err = h.locked(func(x *transaction) error {
-		ours, err := h.bridges()
+		endpoints, err := all()
 		if err != nil {
 			return err
 		}
-		intact = (x.whole || want.empty()) && len(want.minus(x.have)) == 0 && len(x.have.minus(want)) == 0 &&
-			slices.Equal(slices.Sorted(slices.Values(ours)), want.bridges())
-		return nil
+		devices, err := deviceNames()
+		if err != nil {
+			return err
+		}
+		may, err := contentsOf(endpoints)
+		if err != nil {
+			return err
+		}
+		without := func(e Endpoint) bool { return !devices[e.Device] }
+		must, err := contentsOf(slices.DeleteFunc(slices.Clone(endpoints), without))
+		if err != nil {
+			return err
+		}
+		ours, err := h.bridges()
+		intact = (x.whole || must.empty()) && len(must.minus(x.have)) == 0 && len(x.have.minus(may)) == 0 &&
+			subset(must.bridges(), ours) && subset(ours, may.bridges())
+		return err
 	})
 	return intact, err
+}
+
+// subset reports whether all of some are among others.
+func subset(some, others []string) bool {
+	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(others, s) })
 }
 
 func contentsOf(all []Endpoint) (contents, error) {

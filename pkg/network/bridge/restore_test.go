@@ -60,7 +60,7 @@ func (l *lab) restore(all ...Endpoint) {
 func (l *lab) wantIntact(want bool, all ...Endpoint) {
 	l.t.Helper()
 	l.host.do(func() error {
-		got, err := l.h.Intact(all)
+		got, err := l.h.Intact(func() ([]Endpoint, error) { return all, nil })
 		if got != want {
 			l.t.Errorf("intact: %v, want %v", got, want)
 		}
@@ -220,13 +220,37 @@ func TestRestoreBridge(t *testing.T) {
 	}
 }
 
+// TestIntactBetween is that those who are on their way up or down are no reason to
+// make all anew: they have what they need, a part of it or nothing.
+func TestIntactBetween(t *testing.T) {
+	l := newLab(t)
+	n := testNetwork(1)
+	running, starting, elsewhere := testEndpoint(n, 2), testEndpoint(n, 3), testEndpoint(testNetwork(2), 2)
+	l.wantIntact(true, starting)
+	l.guest(running)
+	l.wantIntact(true, running, starting, elsewhere)
+	for _, e := range []Endpoint{starting, elsewhere} {
+		l.host.do(func() error { return l.h.Join(e) })
+	}
+	l.wantIntact(true, running, starting, elsewhere)
+	l.wantIntact(false, running, starting)
+	l.wantIntact(false, running, elsewhere)
+	l.host.run("nft flush set inet micropod-test guests")
+	l.wantIntact(false, running, starting, elsewhere)
+	l.restore(running, starting)
+	l.wantIntact(true, running, starting, elsewhere)
+	l.host.run("nft flush ruleset")
+	l.wantIntact(false, running, starting)
+	l.wantIntact(true, starting) // whoever joins makes the rules
+}
+
 // TestJoinMends is that a rule which somebody deleted is there again after what
 // comes next, whoever it is of.
 func TestJoinMends(t *testing.T) {
 	l := newLab(t)
 	a, b := testEndpoint(testNetwork(1), 2), testEndpoint(testNetwork(2), 2)
-	l.host.do(func() error { return l.h.Join(a) })
-	l.host.do(func() error { return l.h.Join(b) })
+	l.guest(a)
+	l.guest(b)
 	want := l.snapshot()
 	for _, c := range []string{
 		"flush chain inet micropod-test forward", "delete chain inet micropod-test leave",
