@@ -5,10 +5,16 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/state"
 )
+
+// lockTime is how long others may have the lock: many who start at once wait for
+// each other, and each of them a moment for the kernel. One that is stopped, or that
+// the kernel does not answer, is not waited for.
+const lockTime = 2 * time.Minute
 
 // locked runs change alone among all processes of the Host, with what its tables
 // have.
@@ -16,9 +22,9 @@ func (h Host) locked(change func(*transaction) error) (err error) {
 	if !word(h.Table, maxVM) {
 		return fmt.Errorf("nftables table %.120q: not a name", h.Table)
 	}
-	lock, err := state.Lock(h.Lock)
+	lock, err := state.LockWithin(h.Lock, lockTime)
 	if err != nil {
-		return fmt.Errorf("network lock: %w", err)
+		return fmt.Errorf("network %w", err)
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	t, err := openTables(h.Table)
