@@ -15,13 +15,30 @@ func checkBridge() Check {
 		return c
 	}
 	c.OK, c.Detail = true, "devices, rules and routes can be made"
-	drops, err := bridge.Drops()
-	switch {
-	case err != nil:
+	drops, err := bridge.FindDrops()
+	if err != nil {
 		c.OK, c.Detail = false, err.Error()
-	case len(drops) > 0:
-		c.OK, c.Detail = false, "another firewall drops what is forwarded: "+strings.Join(drops, ", ")
-		c.Fix = "accept there what comes from devices mp-*, and answers to them"
+		return c
+	}
+	if what, mend := inTheWay(drops); what != "" {
+		c.OK, c.Detail, c.Fix = false, what, mend
 	}
 	return c
+}
+
+// inTheWay says what other firewalls drop, "" for nothing, and what mends it. Pure.
+func inTheWay(d bridge.Drops) (what, mend string) {
+	var whats, mends []string
+	if len(d.Forwarded) > 0 {
+		whats = append(whats, "what is forwarded ("+strings.Join(d.Forwarded, ", ")+")")
+		mends = append(mends, "what comes from devices mp-* and what goes to them")
+	}
+	if len(d.Received) > 0 {
+		whats = append(whats, "what guests ask the host, for names too ("+strings.Join(d.Received, ", ")+")")
+		mends = append(mends, `questions for names: iifname "mp-*" ct status dnat accept`)
+	}
+	if whats == nil {
+		return "", ""
+	}
+	return "another firewall drops " + strings.Join(whats, ", and "), "accept there " + strings.Join(mends, "; ")
 }

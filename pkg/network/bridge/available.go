@@ -6,9 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"slices"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -86,43 +84,4 @@ func tryAll() error {
 		return fmt.Errorf("%w (the kernel needs policy routing)", err)
 	}
 	return nil
-}
-
-// Drops are the chains of others by which the host forwards nothing that they do
-// not name, as "TABLE CHAIN" with the family before: what guests send and get is
-// among it, as far as those who made them do not say otherwise. It says nothing
-// of rules, nor of the iptables of old.
-func Drops() ([]string, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return nil, fmt.Errorf("nftables: %w", err)
-	}
-	all, err := conn.ListChains()
-	if err != nil {
-		return nil, fmt.Errorf("list chains: %w", err)
-	}
-	var drops []string
-	for _, c := range all {
-		if c.Hooknum == nil || *c.Hooknum != unix.NF_INET_FORWARD || c.Policy == nil || *c.Policy != nftables.ChainPolicyDrop {
-			continue
-		}
-		if family := familyName(c.Table.Family); family != "" {
-			drops = append(drops, family+" "+c.Table.Name+" "+c.Name)
-		}
-	}
-	slices.Sort(drops)
-	return drops, nil
-}
-
-// familyName is "" for those in which nothing is forwarded that we route.
-func familyName(f nftables.TableFamily) string {
-	switch f {
-	case nftables.TableFamilyIPv4:
-		return "ip"
-	case nftables.TableFamilyIPv6:
-		return "ip6"
-	case nftables.TableFamilyINet:
-		return "inet"
-	}
-	return ""
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,26 +26,6 @@ func TestAvailable(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-}
-
-// TestDrops names the chains of others that forward nothing.
-func TestDrops(t *testing.T) {
-	l := newLab(t)
-	for _, c := range []string{
-		"add table ip filter", "add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }",
-		"add table inet other", "add chain inet other in { type filter hook input priority 0 ; policy drop ; }",
-		"add chain inet other forward { type filter hook forward priority 0 ; policy accept ; }",
-	} {
-		l.host.run("nft " + c)
-	}
-	l.host.do(func() error { return l.h.Join(testEndpoint(testNetwork(1), 2)) })
-	l.host.do(func() error {
-		got, err := Drops()
-		if want := []string{"ip filter FORWARD"}; !slices.Equal(got, want) {
-			t.Errorf("%q, want %q", got, want)
-		}
-		return err
-	})
 }
 
 // TestTwoRoots is that two root directories have their networks apart, and that
