@@ -10,7 +10,7 @@ import (
 )
 
 // noHotPlug is why the networks of a VM are those that it was started with.
-const noHotPlug = "its microVM cannot be given network devices while it runs: stop it first"
+const noHotPlug = "its microVM keeps the network devices that it was started with: stop it first"
 
 // ConnectNetwork puts a container that does not run into one more network, from
 // its next start on.
