@@ -2,15 +2,10 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"sync"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/pkg/network/bridge"
 	"github.com/micropod/micropod/pkg/network/nameserver"
@@ -71,52 +66,28 @@ func Forwards(p Port) []bridge.Forward {
 	return out
 }
 
-// answer serves names at a port of the gateway, the same for UDP and TCP. The
-// gateway may be nobody's address yet.
+// answer serves names at a port of the gateway, the same for UDP and TCP and for
+// both of its addresses. The gateway may be nobody's address yet.
 func (j *Joined) answer(ctx context.Context, names Names, log *slog.Logger) error {
 	c := names.server(j.b.Upstream, j.b.Forwarders, log)
 	c.Streams = maxAskers
-	free := net.ListenConfig{Control: freeBind}
 	e := &j.b.Endpoint
-	udp, tcp, err := listenBoth(ctx, free, e.Network.Gateway)
+	gateways := []netip.Addr{e.Network.Gateway}
+	if e.Address6.IsValid() {
+		gateways = append(gateways, e.Network.Gateway6)
+	}
+	all, port, err := listenAll(ctx, gateways)
 	if err != nil {
 		return err
 	}
-	e.NameServer = uint16(udp.LocalAddr().(*net.UDPAddr).Port)
+	e.NameServer = port
 	s := nameserver.New(c)
 	guest := []netip.Addr{e.Address.Addr(), e.Address6.Addr()}
-	j.wg.Go(func() { s.ServePacket(ctx, guestPackets{udp, guest}) })
-	j.wg.Go(func() { s.ServeStream(ctx, guestListener{tcp, guest}) })
+	for _, at := range all {
+		j.wg.Go(func() { s.ServePacket(ctx, guestPackets{at.udp, guest}) })
+		j.wg.Go(func() { s.ServeStream(ctx, guestListener{at.tcp, guest}) })
+	}
 	return nil
-}
-
-// listenTries bounds the search for a port that is free for UDP and TCP.
-const listenTries = 16
-
-func listenBoth(ctx context.Context, l net.ListenConfig, at netip.Addr) (net.PacketConn, net.Listener, error) {
-	for try := 1; ; try++ {
-		udp, err := l.ListenPacket(ctx, "udp", netip.AddrPortFrom(at, 0).String())
-		if err != nil {
-			return nil, nil, err
-		}
-		tcp, err := l.Listen(ctx, "tcp", udp.LocalAddr().String())
-		if err == nil {
-			return udp, tcp, nil
-		}
-		udp.Close()
-		if !errors.Is(err, unix.EADDRINUSE) || try == listenTries {
-			return nil, nil, err
-		}
-	}
-}
-
-// freeBind lets a socket have an address that the host does not have yet.
-func freeBind(_, _ string, c syscall.RawConn) error {
-	var err error
-	if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); cerr != nil {
-		return cerr
-	}
-	return err
 }
 
 // Endpoint is the NIC's place in its network, complete.

@@ -19,8 +19,8 @@ func TestJoinedSockets(t *testing.T) {
 	const guest, other = "127.77.0.2", "127.77.0.3"
 	b := Bridge{
 		Endpoint: bridge.Endpoint{
-			Network: bridge.Network{Gateway: netip.MustParseAddr("127.77.0.1")},
-			Address: netip.MustParsePrefix(guest + "/24"),
+			Network: bridge.Network{Gateway: netip.MustParseAddr("127.77.0.1"), Gateway6: netip.IPv6Loopback()},
+			Address: netip.MustParsePrefix(guest + "/24"), Address6: netip.PrefixFrom(netip.IPv6Loopback(), 128),
 		},
 		Ports: []Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}},
 	}
@@ -38,13 +38,15 @@ func TestJoinedSockets(t *testing.T) {
 	if e.NameServer == 0 || len(e.Forwards) != 1 || e.Forwards[0].Host.Port() == 0 || e.Forwards[0].Host.Port() != j.Published()[0].Host.Port() {
 		t.Fatalf("%+v", e)
 	}
-	at := fmt.Sprintf("127.77.0.1:%d", e.NameServer)
+	at, at6 := fmt.Sprintf("127.77.0.1:%d", e.NameServer), fmt.Sprintf("[::1]:%d", e.NameServer)
 	for _, c := range []struct{ name, want string }{
 		{"web.", guest}, {"host.docker.internal.", "127.77.0.1"}, {"nope.", "RCodeNameError"}, // nobody else is asked
 	} {
 		for _, proto := range []string{"udp", "tcp"} {
-			if got, err := question(proto, guest, at, c.name); err != nil || got != c.want {
-				t.Errorf("%s of %s: %q, %v; want %s", proto, c.name, got, err, c.want)
+			for from, to := range map[string]string{guest: at, "[::1]": at6} {
+				if got, err := question(proto, from, to, c.name); err != nil || got != c.want {
+					t.Errorf("%s of %s, asked at %s: %q, %v; want %s", proto, c.name, to, got, err, c.want)
+				}
 			}
 		}
 	}

@@ -51,7 +51,7 @@ type Endpoint struct {
 	Address6 netip.Prefix `json:"address6,omitzero"`
 	// Forwards are ports of the host that lead to the guest.
 	Forwards []Forward `json:"forwards,omitempty"`
-	// NameServer is the port of the gateway's address at which the VM's
+	// NameServer is the port of the gateway's addresses at which the VM's
 	// supervisor answers questions for names, UDP and TCP: what the guest sends
 	// to port 53 goes there. 0 is none.
 	NameServer uint16 `json:"nameServer,omitempty"`

@@ -167,13 +167,20 @@ func (c contents) addForward(e Endpoint, f Forward) {
 }
 
 func (c contents) addNameServer(e Endpoint) {
+	c.addNameServerAt(e, e.Address.Addr(), e.Network.Gateway, "")
+	if e.Address6.IsValid() {
+		c.addNameServerAt(e, e.Address6.Addr(), e.Network.Gateway6, "6")
+	}
+}
+
+// addNameServerAt is addNameServer for the addresses of one family.
+func (c contents) addNameServerAt(e Endpoint, from, to netip.Addr, six string) {
 	const domain = 53
-	device, guest, gateway := name(e.Network.Device()), e.Address.Addr().AsSlice(), e.Network.Gateway.AsSlice()
-	port := portBytes(e.NameServer)
+	device, guest, gateway, port := name(e.Network.Device()), from.AsSlice(), to.AsSlice(), portBytes(e.NameServer)
 	for _, proto := range [][]byte{{unix.IPPROTO_TCP}, {unix.IPPROTO_UDP}} {
-		c.put("names", key(device, guest, proto, portBytes(domain)), key(gateway, port), e.owner())
-		c.put("asking", key(device, guest, proto, port), nil, e.owner())
-		c.put("nameservers", key(proto, gateway, port), nil, e.owner())
+		c.put("names"+six, key(device, guest, proto, portBytes(domain)), key(gateway, port), e.owner())
+		c.put("asking"+six, key(device, guest, proto, port), nil, e.owner())
+		c.put("nameservers"+six, key(proto, gateway, port), nil, e.owner())
 	}
 }
 

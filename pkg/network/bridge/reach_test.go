@@ -35,7 +35,7 @@ func testReach(t *testing.T, filtered bool) {
 	ei.Forwards = []Forward{{"tcp", netip.MustParseAddrPort("0.0.0.0:8083"), 80}, {"udp", netip.MustParseAddrPort("0.0.0.0:8083"), 80}}
 	a1, a2, b1 := l.guest(ea), l.guest(testEndpoint(a, 3)), l.guest(testEndpoint(b, 2))
 	i1, i2 := l.guest(ei), l.guest(testEndpoint(in, 3))
-	for _, at := range []string{"127.0.0.1:81", ":82", hostUp + ":83", "10.89.2.1:84", "10.89.1.1:5301"} {
+	for _, at := range []string{"127.0.0.1:81", ":82", hostUp + ":83", "10.89.2.1:84", "10.89.1.1:5301", "[fd00:89:1::1]:5301"} {
 		serve(l.host, at)
 	}
 	// The sockets of a supervisor: the host's own clients come there, and the guest
@@ -91,6 +91,10 @@ func toHost(a1, a2, b1, i1 *space) []reach {
 		{"no name server", a2, "10.89.1.1:53", ""},
 		{"another's name server", a2, "10.89.1.1:5301", ""},
 		{"name server of another network", b1, "10.89.1.1:5301", ""},
+		{"name server, IPv6", a1, "[fd00:89:1::1]:53", "fd00:89:1::2"},
+		{"no name server, IPv6", a2, "[fd00:89:1::1]:53", ""},
+		{"another's name server, IPv6", a2, "[fd00:89:1::1]:5301", ""},
+		{"name server of another network, IPv6", b1, "[fd00:89:1::1]:5301", ""},
 	}
 }
 
@@ -121,6 +125,7 @@ func inward(l *lab) []reach {
 		{"a gateway from the LAN", l.lan, "10.89.1.1:82", ""},
 		{"a gateway from the LAN, IPv6", l.lan, "[fd00:89:1::1]:82", ""},
 		{"a name server from the LAN", l.lan, "10.89.1.1:5301", ""},
+		{"a name server from the LAN, IPv6", l.lan, "[fd00:89:1::1]:5301", ""},
 		{"the host, as ever", l.lan, hostLAN + ":82", client},
 		{"the LAN's router, as ever", l.lan, "198.51.100.9:80", client},
 	}

@@ -61,8 +61,11 @@ func sets() []set {
 		{family: l3, name: "loopback", key: key(proto, ip4, service)},
 		{family: l3, name: "loopback6", key: key(proto, ip6, service)},
 		{family: l3, name: "names", key: key(device, ip4, proto, service), data: to4},
+		{family: l3, name: "names6", key: key(device, ip6, proto, service), data: to6},
 		{family: l3, name: "asking", key: key(device, ip4, proto, service)},
+		{family: l3, name: "asking6", key: key(device, ip6, proto, service)},
 		{family: l3, name: "nameservers", key: key(proto, ip4, service)},
+		{family: l3, name: "nameservers6", key: key(proto, ip6, service)},
 
 		{family: l3, name: "denied", key: key(ip4), ranges: deniedOf(false)},
 		{family: l3, name: "denied6", key: key(ip6), ranges: deniedOf(true)},

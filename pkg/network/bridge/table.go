@@ -141,6 +141,10 @@ func publishChain() chain {
 				ipv4(), in("gateways", iifname(), destination4()),
 				forwardTo(four, "names", iifname(), source4(), protocol(), port()),
 			}},
+			{"name server", []match{
+				ipv6(), in("gateways6", iifname(), destination6()),
+				forwardTo(six, "names6", iifname(), source6(), protocol(), port()),
+			}},
 			// The supervisor's socket does it: br_netfilter would send the packet
 			// back to the port that it came from, and a bridge does not.
 			{"its own", []match{ipv4(), in("own", source4(), protocol(), destination4(), port()), accept()}},
@@ -186,7 +190,9 @@ func guestChain() chain {
 		nftables.TableFamilyINet, "guest", "", 0, 0, []rule{
 			{"", []match{established(), accept()}},
 			{"its own name server", []match{ipv4(), in("asking", iifname(), source4(), protocol(), port()), accept()}},
+			{"its own name server", []match{ipv6(), in("asking6", iifname(), source6(), protocol(), port()), accept()}},
 			{"another's name server", []match{ipv4(), in("nameservers", protocol(), destination4(), port()), reject()}},
+			{"another's name server", []match{ipv6(), in("nameservers6", protocol(), destination6(), port()), reject()}},
 			{"its gateway", []match{ipv4(), in("gateways", iifname(), destination4()), accept()}},
 			{"its gateway", []match{ipv6(), in("gateways6", iifname(), destination6()), accept()}},
 			{"neighbor discovery", []match{ipv6(), icmp6(neighborSolicitation), accept()}},
