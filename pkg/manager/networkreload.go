@@ -13,9 +13,13 @@ import (
 	"github.com/micropod/micropod/pkg/state"
 )
 
+// bridgeLock is locked while what bridge networks have on the host is changed: root's,
+// of all root directories, and gone when the host boots, as those networks are.
+const bridgeLock = "/run/micropod/bridge.lock"
+
 // bridgeHost is what this root has on the host.
 func (m *Manager) bridgeHost() bridge.Host {
-	return bridge.Host{Table: tableName(m.state.Root()), Lock: m.state.BridgeLock()}
+	return bridge.Host{Table: tableName(m.state.Root()), Lock: bridgeLock}
 }
 
 // leaveNetworks takes a VM whose supervisor was lost out of its networks. What
@@ -121,7 +125,7 @@ func endpointsOf(vm string, networks []state.Network, of func(state.Network) boo
 
 // checkBridges looks for what is on the host of VMs that do not run.
 func (m *Manager) checkBridges() ([]ledger.Finding, error) {
-	if _, err := os.Stat(m.state.BridgeLock()); err != nil || os.Geteuid() != 0 {
+	if _, err := os.Stat(bridgeLock); err != nil || os.Geteuid() != 0 {
 		return nil, nil // nobody was ever in such a network, or nobody can have been
 	}
 	living := func(id string) bool {

@@ -98,16 +98,7 @@ func (j *Joined) Published() []Port { return j.ports.Ports() }
 
 // Join makes what the NIC needs on the host, but for its device. Where bridge
 // networks cannot be had at all, the error says why.
-func (j *Joined) Join() error {
-	err := j.b.Host.Join(j.b.Endpoint)
-	if err == nil {
-		return nil
-	}
-	if why := bridge.Available(); why != nil {
-		return fmt.Errorf("%w (--network user works without)", why)
-	}
-	return err
-}
+func (j *Joined) Join() error { return bridge.Why(j.b.Host.Join(j.b.Endpoint)) }
 
 // Plug puts the NIC's device, which the VMM has made, into its network, and lets
 // clients on the host in.

@@ -43,7 +43,6 @@ const (
 
 	fileNetworks     = "networks.json"
 	fileNetworksLock = "networks.lock"
-	fileBridgeLock   = "bridge.lock"
 )
 
 // Names of the files in a container's directory.
@@ -139,10 +138,6 @@ func (s *Store) Root() string { return s.root }
 
 // Paths names the files of the container with this complete id.
 func (s *Store) Paths(id string) Paths { return Paths{Dir: filepath.Join(s.root, dirVMs, id)} }
-
-// BridgeLock is the file whose lock is held while what bridge networks have on the
-// host is changed.
-func (s *Store) BridgeLock() string { return filepath.Join(s.root, fileBridgeLock) }
 
 // ValidID reports whether id has the form that NewID gives.
 func ValidID(id string) bool { return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"github.com/vishvananda/netlink"
@@ -12,13 +13,14 @@ import (
 )
 
 // Available is why bridge networks cannot be had here; nil when they can. It
-// tries all of it, in a network namespace that lasts as long as the call.
+// tries all of it, in a network namespace that lasts as long as the call: some ten
+// milliseconds.
 func Available() error {
-	if err := capable(); err != nil {
+	if err := Permitted(); err != nil {
 		return err
 	}
-	if _, err := os.Stat("/dev/net/tun"); err != nil {
-		return fmt.Errorf("TAP devices: %w (the kernel needs its module tun)", err)
+	if err := reachable(); err != nil {
+		return err
 	}
 	result := make(chan error)
 	go func() {
@@ -30,9 +32,37 @@ func Available() error {
 	return <-result
 }
 
-// capable asks for CAP_NET_ADMIN, which says nothing about a namespace of another
-// user, and for the settings of the kernel, which only root can write.
-func capable() error {
+// reachable asks for what the administrator of a container can keep from its root:
+// the device of TAP devices, and the setting that makes the host a router.
+func reachable() error {
+	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("TAP devices: %w (the kernel needs its module tun)", err)
+	}
+	tun.Close()
+	const forward = "ipv4/ip_forward"
+	if err := unix.Access(filepath.Join(sysctlDir, forward), unix.W_OK); err != nil && !isOn(forward) {
+		return fmt.Errorf("make the host a router: %s: %w", forward, err)
+	}
+	return nil
+}
+
+// Why is the reason of an error of a Host: that bridge networks cannot be had here, if
+// they cannot, else the error itself.
+func Why(err error) error {
+	if err == nil || errors.Is(err, ErrInUse) {
+		return err
+	}
+	if why := Available(); why != nil {
+		return fmt.Errorf("%w (--network user works without)", why)
+	}
+	return err
+}
+
+// Permitted is why this process may not make bridge networks; nil when it may. It
+// asks for root, who alone writes the kernel's settings, and for capabilities, which
+// say nothing about a namespace of another user.
+func Permitted() error {
 	if os.Geteuid() != 0 {
 		return errors.New("bridge networks need root")
 	}

@@ -81,6 +81,8 @@ type Host struct {
 	// Table is the name of the nftables tables (families inet and bridge): the
 	// same for all processes of the root directory, of no other.
 	Table string
-	// Lock is the path of a file that is locked for each change.
+	// Lock is the path of a file that is locked for each change: the same for all
+	// root directories, since each looks at what the others have. Its directory is
+	// made if it is missing, and is emptied when the host boots.
 	Lock string
 }

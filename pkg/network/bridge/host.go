@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -16,11 +18,14 @@ import (
 // the kernel does not answer, is not waited for.
 const lockTime = 2 * time.Minute
 
-// locked runs change alone among all processes of the Host, with what its tables
-// have.
+// locked runs change alone among all processes of all Hosts, with what the tables of
+// this one have.
 func (h Host) locked(change func(*transaction) error) (err error) {
 	if !word(h.Table, maxVM) {
 		return fmt.Errorf("nftables table %.120q: not a name", h.Table)
+	}
+	if err := os.MkdirAll(filepath.Dir(h.Lock), 0o700); err != nil {
+		return fmt.Errorf("network lock: %w", err)
 	}
 	lock, err := state.LockWithin(h.Lock, lockTime)
 	if err != nil {

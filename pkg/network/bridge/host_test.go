@@ -33,7 +33,7 @@ func TestAvailable(t *testing.T) {
 func TestTwoRoots(t *testing.T) {
 	l := newLab(t)
 	other := *l
-	other.h = Host{Table: "micropod-other", Lock: filepath.Join(t.TempDir(), "lock")}
+	other.h.Table = "micropod-other"
 	ea, eb := testEndpoint(testNetwork(1), 2), testEndpoint(testNetwork(2), 2)
 	eb.Forwards = []Forward{
 		{"tcp", netip.MustParseAddrPort(hostLAN + ":8080"), 80}, {"udp", netip.MustParseAddrPort(hostLAN + ":8080"), 80},
