@@ -116,7 +116,7 @@ type oneNetwork struct {
 func (o oneNetwork) apply(asked []manager.NetworkAttachment) ([]manager.NetworkAttachment, error) {
 	if len(o.aliases) > 0 || o.ip != "" || o.ip6 != "" || o.mac != "" {
 		if len(asked) == 0 {
-			asked = []manager.NetworkAttachment{{Network: manager.DefaultNetwork()}}
+			asked = []manager.NetworkAttachment{{Network: manager.NetworkDefault}}
 		}
 		if err := o.merge(&asked[0]); err != nil {
 			return nil, err
@@ -153,14 +153,11 @@ func checkTogether(asked []manager.NetworkAttachment) error {
 		if strings.TrimSpace(a.Network) == "" {
 			return errors.New("no name set for network")
 		}
-		if a.Network == "default" {
-			a.Network = manager.DefaultNetwork()
-		}
 		if _, err := net.ParseMAC(a.MAC); a.MAC != "" && err != nil {
 			return fmt.Errorf("%s is not a valid mac address", a.MAC)
 		}
 		switch a.Network {
-		case manager.NetworkNone, manager.NetworkUser, manager.DriverBridge:
+		case manager.NetworkNone, manager.NetworkUser, manager.NetworkBridge, manager.NetworkDefault:
 			others = true
 			if len(a.Aliases) > 0 {
 				return errors.New("network-scoped aliases are only supported for user-defined networks")

@@ -63,7 +63,7 @@ func inspectEndpoint(c *manager.Container, a manager.NetworkAttachment) endpoint
 			e.IPAMConfig.IPv6Address = a.Address6.String()
 		}
 	}
-	if a.Network != manager.NetworkUser && a.Name != manager.DriverBridge {
+	if a.Network != manager.NetworkUser && a.Name != manager.NetworkBridge {
 		e.DNSNames = append(append([]string{c.Name}, a.Aliases...), shortID(c.ID))
 		if c.Hostname != shortID(c.ID) {
 			e.DNSNames = append(e.DNSNames, c.Hostname)

@@ -86,7 +86,7 @@ func (m *Manager) reserve(c *state.Config) error {
 	if !chosen(c) {
 		return nil
 	}
-	_, err := m.takeLeases(c)
+	_, err := m.takeLeases(c, nil)
 	if err == nil {
 		return nil
 	}

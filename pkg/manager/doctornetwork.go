@@ -42,3 +42,14 @@ func inTheWay(d bridge.Drops) (what, mend string) {
 	}
 	return "another firewall drops " + strings.Join(whats, ", and "), "accept there " + strings.Join(mends, "; ")
 }
+
+// checkDefaultNetwork tells where a container is whose user says nothing of it.
+func (m *Manager) checkDefaultNetwork() Check {
+	c := Check{Name: "default network", OK: true}
+	name, why := m.DefaultNetwork()
+	c.Detail = name
+	if why != nil {
+		c.Detail += ": " + why.Error()
+	}
+	return c
+}

@@ -15,9 +15,6 @@ import (
 // its Network is an id, a name or the start of an id.
 type NetworkAttachment = state.Attachment
 
-// DefaultNetwork is where a container is whose user says nothing of it.
-func DefaultNetwork() string { return NetworkUser }
-
 // attachments are the networks of a container: those of its record, in one of an
 // older version what its mode says. Pure.
 func attachments(c *state.Config) []state.Attachment {
@@ -33,7 +30,13 @@ func attachments(c *state.Config) []state.Attachment {
 // resolveNetworks finds the networks that a new container is to be in.
 func (m *Manager) resolveNetworks(c *state.Config, asked []NetworkAttachment) error {
 	if len(asked) == 0 {
-		asked = []NetworkAttachment{{Network: DefaultNetwork()}}
+		asked = []NetworkAttachment{{Network: NetworkDefault}}
+	}
+	asked = slices.Clone(asked)
+	for i := range asked {
+		if asked[i].Network == NetworkDefault {
+			asked[i].Network, _ = m.DefaultNetwork()
+		}
 	}
 	c.HostConfig.NetworkMode, c.Networks = asked[0].Network, []state.Attachment{}
 	if asked[0].Network == NetworkNone && len(asked) == 1 {
@@ -95,7 +98,10 @@ func (m *Manager) attachment(a NetworkAttachment) (state.Attachment, error) {
 		return a, networkError(err, a.Network)
 	}
 	a.Network, a.Name = r.ID, r.Name
-	if r.Name == DriverBridge {
+	if err := checkDriver(r.Driver); err != nil {
+		return a, err
+	}
+	if r.Name == NetworkBridge {
 		return a, onlyUserDefined(a)
 	}
 	return a, checkAsked(r, a)
@@ -134,8 +140,9 @@ type membership struct {
 // takeLeases gives a container its address in each of its recorded networks: the one
 // that it had, if there is one. The caller holds the container's lock, which keeps
 // the networks from being removed from then on. The answer has an entry for each
-// attachment, empty for a link of its own.
-func (m *Manager) takeLeases(c *state.Config) ([]membership, error) {
+// attachment, empty for a link of its own. What prepare changes of the networks, if
+// there is one, is before that.
+func (m *Manager) takeLeases(c *state.Config, prepare func(*state.Networks, *state.Config) error) ([]membership, error) {
 	list := attachments(c)
 	got := make([]membership, len(list))
 	if !slices.ContainsFunc(list, recorded) {
@@ -145,6 +152,11 @@ func (m *Manager) takeLeases(c *state.Config) ([]membership, error) {
 		return nil, err
 	}
 	err := m.state.ChangeNetworks(func(n *state.Networks) error {
+		if prepare != nil {
+			if err := prepare(n, c); err != nil {
+				return err
+			}
+		}
 		return leaseAll(n, c, list, got)
 	})
 	return got, err

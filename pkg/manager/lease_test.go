@@ -135,7 +135,7 @@ func TestTwentyAtOnce(t *testing.T) {
 		got := map[string]string{}
 		for _, c := range all {
 			wg.Go(func() {
-				members, err := m.takeLeases(c)
+				members, err := m.takeLeases(c, nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -181,7 +181,7 @@ func TestRemoveNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.takeLeases(c); err != nil {
+	if _, err := m.takeLeases(c, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := fmt.Sprintf("error while removing network: network net has active endpoints (name:%q id:%q)", c.Name, c.ID[:12])
@@ -200,7 +200,7 @@ func TestRemoveNetwork(t *testing.T) {
 	if err := m.RemoveNetwork(t.Context(), "net"); err != nil {
 		t.Error(err)
 	}
-	if _, err := m.takeLeases(c); !errors.Is(err, ErrNotFound) {
+	if _, err := m.takeLeases(c, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a start without its network: %v", err)
 	}
 }

@@ -27,11 +27,15 @@ type PortBinding = state.PortBinding
 // Network is what a running container has.
 type Network = state.Network
 
-// Modes of a container's network, as in HostConfig.NetworkMode; "" is the
-// default, and anything else a network with a record.
+// Modes of a container's network, as in HostConfig.NetworkMode, where "" is
+// NetworkUser, and anything else a network with a record.
 const (
 	NetworkNone = "none"
 	NetworkUser = "user"
+	// NetworkBridge is docker's default network, which has a record.
+	NetworkBridge = "bridge"
+	// NetworkDefault is, of a new container, the one that DefaultNetwork says.
+	NetworkDefault = "default"
 )
 
 // hostGateway is an address of --add-host: that of the host, as the guest sees it.
@@ -118,12 +122,9 @@ func (m *Manager) networkPlan(c *state.Config, k *kernel.Kernel) ([]network.NIC,
 	if k.Support(kernel.VirtioNet) == kernel.Missing {
 		return nil, fmt.Errorf("kernel %s has no virtio_net: use another one, or --network none", k.Release)
 	}
-	members, err := m.takeLeases(c)
+	members, err := m.takeLeases(c, m.prepareBridges)
 	if err != nil {
 		return nil, err
-	}
-	if slices.ContainsFunc(members, func(to membership) bool { return to.network.Driver == DriverBridge }) {
-		m.mendNetworks()
 	}
 	nics := m.planNICs(c, members, m.hostNetworks(), network.UplinkMTU())
 	return nics, addPorts(nics, portBindings(c))
@@ -317,7 +318,7 @@ func forwarders(servers []string, plan []network.NIC) []netip.Addr {
 
 // hasNames reports whether containers of a network have names there. In docker's
 // default one they have none.
-func hasNames(n network.NIC) bool { return n.Network() != "" && n.Name != DriverBridge }
+func hasNames(n network.NIC) bool { return n.Network() != "" && n.Name != NetworkBridge }
 
 // nameServer is one that knows the names of all networks, if there is one. Pure.
 func nameServer(plan []network.NIC) netip.Addr {

@@ -36,7 +36,7 @@ func (m *Manager) ConnectNetwork(ctx context.Context, container string, a Networ
 		if !chosen(c) {
 			return nil
 		}
-		_, err := m.takeLeases(c)
+		_, err := m.takeLeases(c, nil)
 		return err
 	})
 	if err == nil {

@@ -79,7 +79,7 @@ func TestAnotherOfItsName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.takeLeases(now); !errors.Is(err, ErrInvalid) {
+	if _, err := m.takeLeases(now, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("an address that is in the subnet of the first one only: %v", err)
 	}
 	if all, err := m.Networks(t.Context()); err != nil || !slices.ContainsFunc(all, func(n NamedNetwork) bool { return n.Name == "net" && n.Used }) {

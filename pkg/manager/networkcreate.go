@@ -38,6 +38,9 @@ func (m *Manager) CreateNetwork(_ context.Context, o NetworkOptions) (string, er
 	if err := checkNetworkName(o.Name); err != nil {
 		return "", err
 	}
+	if err := checkDriver(cmp.Or(o.Driver, DefaultDriver())); err != nil {
+		return "", err
+	}
 	var made state.NetworkRecord
 	err := m.state.ChangeNetworks(func(n *state.Networks) error {
 		if slices.ContainsFunc(n.Networks, func(r state.NetworkRecord) bool { return r.Name == o.Name }) {
@@ -91,7 +94,7 @@ func newNetwork(o NetworkOptions, n *state.Networks, host []netip.Prefix) (state
 	if r.Subnet6.IsValid() && !o.IPv6 {
 		return r, wordedf(ErrInvalid, "invalid network config: the IPv6 subnet %s needs --ipv6", r.Subnet6)
 	}
-	taken := append(takenSubnets(n), host...)
+	taken := append(takenSubnets(n, ""), host...)
 	var err error
 	if !r.Subnet.IsValid() {
 		if r.Subnet, err = ipam.Subnet(taken); err != nil {

@@ -145,12 +145,16 @@ func (m *Manager) networks() (state.Networks, error) {
 	if err != nil {
 		return n, err
 	}
-	if _, err := n.Find(DriverBridge); err == nil {
+	if _, err := n.Find(NetworkBridge); err == nil {
 		return n, nil
 	}
 	err = m.state.ChangeNetworks(func(now *state.Networks) error {
-		if !slices.ContainsFunc(now.Networks, func(r state.NetworkRecord) bool { return r.Name == DriverBridge }) {
-			r, err := newNetwork(NetworkOptions{Name: DriverBridge, Driver: DriverBridge}, now, m.hostNetworks())
+		if !slices.ContainsFunc(now.Networks, func(r state.NetworkRecord) bool { return r.Name == NetworkBridge }) {
+			o := NetworkOptions{Name: NetworkBridge, Driver: DriverBridge}
+			r, err := newNetwork(o, now, m.hostNetworks())
+			if errors.Is(err, ErrConflict) {
+				r, err = newNetwork(o, now, nil) // no place is free now: a start looks again
+			}
 			if err != nil {
 				return err
 			}
@@ -206,7 +210,7 @@ func modeID(name string) string {
 
 // predefined reports whether a network's name is docker's or ours.
 func predefined(name string) bool {
-	return slices.Contains([]string{DriverBridge, NetworkNone, NetworkUser, "host", "default"}, name)
+	return slices.Contains([]string{NetworkBridge, NetworkNone, NetworkUser, NetworkDefault, "host"}, name)
 }
 
 // members are the containers that run in a network.
@@ -284,10 +288,14 @@ func (m *Manager) tellNetwork(a events.Action, r state.NetworkRecord, attributes
 	m.tell(events.Network(a, events.Subject{ID: r.ID, Name: r.Name}, append(attributes, "type", r.Driver)...))
 }
 
-// takenSubnets are those that a new network must not overlap. Pure.
-func takenSubnets(n *state.Networks) []netip.Prefix {
+// takenSubnets are those of all networks but except, which a network must not overlap.
+// Pure.
+func takenSubnets(n *state.Networks, except string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, r := range n.Networks {
+		if r.ID == except {
+			continue
+		}
 		for _, p := range []netip.Prefix{r.Subnet, r.Subnet6} {
 			if p.IsValid() {
 				out = append(out, p)
@@ -305,7 +313,7 @@ func mtuOf(r state.NetworkRecord) int {
 
 // overlap is docker's word for a subnet that another network has.
 func overlap(p netip.Prefix, n *state.Networks) error {
-	if ipam.Overlaps(p, takenSubnets(n)) {
+	if ipam.Overlaps(p, takenSubnets(n, "")) {
 		return wordedf(ErrConflict, "invalid pool request: Pool overlaps with other one on this address space")
 	}
 	return nil

@@ -51,6 +51,7 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 	}
 	plan, err := m.plan(ctx, c)
 	if err != nil {
+		m.releaseDefault(plan.NICs)
 		if c.AutoRemove {
 			err = errors.Join(err, m.remove(vm))
 		}
@@ -61,6 +62,9 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 		m.tellContainer(events.ActionAttach, vm)
 	}
 	a, err := m.spawn(ctx, plan, lock, c, s)
+	if err != nil {
+		m.releaseDefault(plan.NICs)
+	}
 	var failed *StartError
 	if errors.As(err, &failed) && failed.Phase == phaseSupervisor {
 		// It died without a word. Nobody else knows what it had.
