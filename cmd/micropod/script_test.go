@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"log"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/micropod/micropod/test/kvmhost"
 	"github.com/micropod/micropod/test/networld"
 )
 
@@ -37,6 +39,18 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds:          scriptCommands(),
+		Condition:     condition,
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 	})
+}
+
+// condition is one of a line of a script, as in [root] or [!emulated].
+func condition(name string) (bool, error) {
+	switch name {
+	case "emulated":
+		return kvmhost.Usable() != nil, nil
+	case "root":
+		return os.Geteuid() == 0, nil
+	}
+	return false, fmt.Errorf("unknown condition %s", name)
 }

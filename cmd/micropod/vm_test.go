@@ -18,8 +18,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"github.com/micropod/micropod/test/kvmhost"
 )
 
 // TestVM runs the scripts that boot real VMs, with the program as a user builds
@@ -46,7 +44,6 @@ func TestVM(t *testing.T) {
 	if want := os.Getenv("MICROPOD_TEST_VMM"); want != "" {
 		checkVMM(t, bin, template, registry, want)
 	}
-	emulated := kvmhost.Usable() != nil
 	commands := scriptCommands()
 	for name, c := range vmCommands() {
 		commands[name] = c
@@ -57,15 +54,7 @@ func TestVM(t *testing.T) {
 		RequireUniqueNames:  true,
 		ContinueOnError:     false,
 		RequireExplicitExec: false,
-		Condition: func(name string) (bool, error) {
-			switch name {
-			case "emulated":
-				return emulated, nil
-			case "root":
-				return os.Geteuid() == 0, nil
-			}
-			return false, fmt.Errorf("unknown condition %s", name)
-		},
+		Condition:           condition,
 		Setup: func(env *testscript.Env) error {
 			root, err := newRoot(template)
 			if err != nil {
