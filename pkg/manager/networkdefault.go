@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/micropod/micropod/pkg/network"
 	"github.com/micropod/micropod/pkg/network/bridge"
 	"github.com/micropod/micropod/pkg/network/ipam"
 	"github.com/micropod/micropod/pkg/state"
@@ -111,13 +110,17 @@ func moveNetwork(n *state.Networks, r *state.NetworkRecord, to netip.Prefix) err
 }
 
 // releaseDefault frees what placeDefault has reserved for a VM that did not start.
-func (m *Manager) releaseDefault(plan []network.NIC) {
-	for _, nic := range plan {
-		if nic.Bridge == nil || nic.Name != NetworkBridge {
-			continue
+func (m *Manager) releaseDefault(c *state.Config) {
+	if !slices.ContainsFunc(attachments(c), func(a state.Attachment) bool { return a.Name == NetworkBridge }) {
+		return
+	}
+	n, err := m.state.Networks()
+	if err == nil {
+		if r, none := n.Find(NetworkBridge); none == nil {
+			err = m.bridgeHost().Release(bridgeNetwork(*r, 0))
 		}
-		if err := nic.Bridge.Host.Release(nic.Bridge.Endpoint.Network); err != nil {
-			m.log.Error("free the bridge of a VM that did not start", "network", nic.Name, "err", err)
-		}
+	}
+	if err != nil {
+		m.log.Error("free the bridge of a VM that did not start", "container", c.ID, "err", err)
 	}
 }

@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/micropod/micropod/pkg/events"
+	"github.com/micropod/micropod/pkg/network/bridge"
 	"github.com/micropod/micropod/pkg/network/ipam"
 	"github.com/micropod/micropod/pkg/state"
 )
@@ -26,7 +26,7 @@ const (
 
 // DefaultDriver is that of a network whose user says nothing of it.
 func DefaultDriver() string {
-	if os.Geteuid() == 0 {
+	if bridge.Permitted() == nil {
 		return DriverBridge
 	}
 	return DriverUser

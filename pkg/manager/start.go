@@ -51,7 +51,7 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 	}
 	plan, err := m.plan(ctx, c)
 	if err != nil {
-		m.releaseDefault(plan.NICs)
+		m.releaseDefault(c)
 		if c.AutoRemove {
 			err = errors.Join(err, m.remove(vm))
 		}
@@ -63,7 +63,7 @@ func (m *Manager) Start(ctx context.Context, ref string, s *Streams) (*Attachmen
 	}
 	a, err := m.spawn(ctx, plan, lock, c, s)
 	if err != nil {
-		m.releaseDefault(plan.NICs)
+		m.releaseDefault(c)
 	}
 	var failed *StartError
 	if errors.As(err, &failed) && failed.Phase == phaseSupervisor {
