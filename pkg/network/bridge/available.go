@@ -33,16 +33,19 @@ func Available() error {
 }
 
 // reachable asks for what the administrator of a container can keep from its root:
-// the device of TAP devices, and the setting that makes the host a router.
+// the device of TAP devices, and the settings of the kernel.
 func reachable() error {
 	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("TAP devices: %w (the kernel needs its module tun)", err)
 	}
 	tun.Close()
-	const forward = "ipv4/ip_forward"
-	if err := unix.Access(filepath.Join(sysctlDir, forward), unix.W_OK); err != nil && !isOn(forward) {
-		return fmt.Errorf("make the host a router: %s: %w", forward, err)
+	const ofDevices, forward = "ipv4/conf/default/rp_filter", "ipv4/ip_forward"
+	for _, name := range []string{ofDevices, forward} {
+		path := filepath.Join(sysctlDir, name)
+		if err := unix.Access(path, unix.W_OK); err != nil && !(name == forward && isOn(forward)) {
+			return fmt.Errorf("write %s: %w", path, err)
+		}
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -107,11 +106,11 @@ func TestAllowed(t *testing.T) {
 		}
 	}
 	l.wantSnapshot("after it was asked", before)
-	version, err := policyVersion()
+	tried, err := l.h.tried()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(filepath.Dir(l.h.Lock), "bridge-"+version)); err != nil {
+	if _, err := os.Stat(tried); err != nil {
 		t.Error(err)
 	}
 	l.host.run("nft add table ip filter")
