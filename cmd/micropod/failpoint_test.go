@@ -158,8 +158,10 @@ func imageDeaths() []death {
 			}},
 		{name: "disk", prepare: func(s *sweep) { noImage(s); withImage(s); created(s) }, command: []string{"start", "box"}, mend: repair,
 			points: []string{"rootfs.written", "rootfs.named"}},
+		// The bridge of root's default network is there by then.
+		{name: "start with a network", prepare: created, command: []string{"start", "box"}, mend: repair,
+			points: []string{"start.planned", "spawn.started"}},
 		{name: "late start", prepare: created, command: []string{"start", "box"}, points: []string{
-			"start.planned", "spawn.started",
 			"supervisor.born", "supervisor.listening", "supervisor.recorded", "supervisor.awaiting", "qemu.listening", "qemu.spawned",
 		}},
 	}
@@ -189,7 +191,7 @@ func endDeaths() []death {
 			"supervisor.exited", "supervisor.flushed", "supervisor.killed", "supervisor.freed", "supervisor.settled",
 		}},
 		{name: "supervisor that removes", inSupervisor: true, command: []string{"run", "--rm", "--name", "box", "IMAGE", "true"},
-			points: []string{"rm.recorded"}, mend: []string{"create", "IMAGE", "true"}},
+			points: []string{"rm.recorded"}, mend: []string{"run", "IMAGE", "true"}}, // its files and its address are left
 		{name: "exec", prepare: running, command: []string{"exec", "box", "sleep", "1000"},
 			points: []string{"exec.dialled", "exec.streams", "exec.started"}, after: stillRuns, keeps: true},
 		{name: "stop", prepare: running, command: []string{"stop", "-t", "0", "box"}, points: []string{"stop.sent", "stop.ended"}, after: ends},

@@ -37,7 +37,7 @@ var nobody = &kvmhost.User{UID: 65534, GID: 65534}
 
 // anyVMM are the scripts to which the VMM makes no difference. They run on QEMU,
 // where there is more time.
-const anyVMM = "^TestVM$/^(commit|diff|errors|events|images|logdriver|python|rename|templates|top|twenty|update)$"
+const anyVMM = "^TestVM$/^(commit|default|diff|errors|events|images|logdriver|python|rename|templates|top|twenty|update)$"
 
 // TestFirecracker boots one host for all.
 func TestFirecracker(t *testing.T) {
