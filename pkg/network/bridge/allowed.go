@@ -50,7 +50,7 @@ func (h Host) Allowed() error {
 // tried is the path of the file that says that all went well. What the kernel allows
 // differs between user namespaces.
 func (h Host) tried() (string, error) {
-	version, err := policyVersion()
+	p, err := thePolicy()
 	if err != nil {
 		return "", err
 	}
@@ -58,5 +58,5 @@ func (h Host) tried() (string, error) {
 	if err := unix.Stat("/proc/self/ns/user", &users); err != nil {
 		return "", fmt.Errorf("look at the user namespace: %w", err)
 	}
-	return filepath.Join(filepath.Dir(h.Lock), fmt.Sprintf("bridge-%s-%d", version, users.Ino)), nil
+	return filepath.Join(filepath.Dir(h.Lock), fmt.Sprintf("bridge-%s-%d", p.version, users.Ino)), nil
 }

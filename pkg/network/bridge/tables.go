@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -29,20 +32,34 @@ const (
 type tables struct {
 	conn *nftables.Conn
 	name string
+	policy
+}
+
+// policy is what all tables have but for their elements.
+type policy struct {
+	chains []chain
 	// version names the policy: tables of another one are made anew.
 	version string
 }
+
+// thePolicy is put together once: a process changes the tables several times while its
+// VM starts. It is only read.
+var thePolicy = sync.OnceValues(func() (policy, error) {
+	all := chains()
+	version, err := policyVersion(all)
+	return policy{all, version}, err
+})
 
 func openTables(table string) (*tables, error) {
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(setBuffers))
 	if err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
-	version, err := policyVersion()
+	p, err := thePolicy()
 	if err != nil {
 		return nil, errors.Join(err, conn.CloseLasting())
 	}
-	return &tables{conn, table, version}, nil
+	return &tables{conn, table, p}, nil
 }
 
 // socket is what is asked of nftables' own.
@@ -66,13 +83,13 @@ func (t *tables) table(family nftables.TableFamily) *nftables.Table {
 	return &nftables.Table{Family: family, Name: t.name}
 }
 
-// policyVersion is a name made of all chains and sets.
-func policyVersion() (string, error) {
+// policyVersion is a name made of chains and all sets.
+func policyVersion(chains []chain) (string, error) {
 	sum := sha256.New()
 	for _, s := range sets() {
 		fmt.Fprintln(sum, s.family, s.name, s.key, s.data, s.ofNetwork, s.ranges)
 	}
-	for _, c := range chains() {
+	for _, c := range chains {
 		fmt.Fprintln(sum, c.family, c.name, c.kind, c.hook, c.priority)
 		for _, r := range c.rules {
 			for _, e := range slices.Concat(r.parts...) {
@@ -172,16 +189,46 @@ func (t *tables) readSet(s set, into contents) error {
 
 // rulesThere is that each chain has as many rules as it should.
 func (t *tables) rulesThere() (bool, error) {
-	for _, c := range chains() {
-		rules, err := t.conn.GetRules(t.table(c.family), &nftables.Chain{Name: c.name})
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return false, fmt.Errorf("list rules of chain %s: %w", c.name, err)
+	for _, family := range families() {
+		count, err := consistent(func() (map[string]int, error) { return countRules(family, t.name) })
+		if err != nil {
+			return false, fmt.Errorf("list rules of table %s: %w", t.name, err)
 		}
-		if len(rules) != len(c.rules) {
-			return false, nil
+		for _, c := range t.chains {
+			if c.family == family && count[c.name] != len(c.rules) {
+				return false, nil
+			}
 		}
 	}
 	return true, nil
+}
+
+// countRules counts the rules of a table by their chains. Package nftables asks for
+// each chain, and takes each rule apart, which takes ten times as long.
+func countRules(family nftables.TableFamily, table string) (map[string]int, error) {
+	r := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
+	r.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(family), Version: nl.NFNETLINK_V0})
+	r.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table)))
+	count := map[string]int{}
+	rules, err := r.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, rule := range rules {
+		if len(rule) < nl.SizeofNfgenmsg {
+			return nil, fmt.Errorf("a rule of %d bytes", len(rule))
+		}
+		attributes, err := nl.ParseRouteAttr(rule[nl.SizeofNfgenmsg:])
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range attributes {
+			if a.Attr.Type == unix.NFTA_RULE_CHAIN {
+				count[unix.ByteSliceToString(a.Value)]++
+			}
+		}
+	}
+	return count, nil
 }
 
 // change makes of the tables what want says, in one transaction: with the
@@ -245,7 +292,7 @@ func (t *tables) queueAll(want contents) error {
 			return fmt.Errorf("set %s: %w", s.name, err)
 		}
 	}
-	for _, c := range chains() {
+	for _, c := range t.chains {
 		t.queueChain(c)
 	}
 	return t.queueElements(want, t.conn.SetAddElements)
