@@ -35,6 +35,7 @@ func (b *bench) measureKVM(job kvmJob) (err error) {
 		{"prepare", r.prepare},
 		{"compare the first runs", r.firstRuns},
 		{"compare with a script", r.compare},
+		{"compare networks", r.networks},
 		{"count CPU time", r.cpuTime},
 		{"start many", r.many},
 		{"split a boot", r.split},
@@ -61,9 +62,12 @@ func (r *kvmRunner) prepare() error {
 	return err
 }
 
-// run is one of micropod's, to the container's first line.
-func (r *kvmRunner) run(flags ...string) (sample, error) {
-	args := append(append([]string{"--root", r.root}, flags...), "run", "--rm", "--vmm", "firecracker", "--network", "none", storedImage, "echo", strings.TrimSpace(ready))
+// run is one of micropod's without a network, to the container's first line.
+func (r *kvmRunner) run(flags ...string) (sample, error) { return r.runIn("none", flags...) }
+
+// runIn is one of micropod's, to the container's first line.
+func (r *kvmRunner) runIn(network string, flags ...string) (sample, error) {
+	args := append(append([]string{"--root", r.root}, flags...), "run", "--rm", "--vmm", "firecracker", "--network", network, storedImage, "echo", strings.TrimSpace(ready))
 	s, err := firstLine(r.command(r.bin, args...))
 	if err != nil {
 		return s, err

@@ -132,3 +132,14 @@ func verdict(value, target float64) string {
 	}
 	return fmt.Sprintf("at most %g: missed", target)
 }
+
+// reached is a verdict of what has to be large.
+func reached(value, target float64) string {
+	switch {
+	case target == 0:
+		return ""
+	case value >= target:
+		return fmt.Sprintf("at least %g: met", target)
+	}
+	return fmt.Sprintf("at least %g: missed", target)
+}
