@@ -60,7 +60,7 @@ func TestBench(t *testing.T) {
 		`written by all its processes:`, `more space used below the root:`, `peak memory of pull and merge, 2000 files:`,
 	}
 	if os.Geteuid() == 0 {
-		lines = append(lines, `bridge`, `published port of a bridge`, `user mode`,
+		lines = append(lines, `bare TAP`, `bridge`, `published port of a bridge`, `user mode`, `bridge / bare TAP`,
 			`run --network bridge / run --network none`, `run --network user / run --network none`)
 	}
 	for _, line := range lines {

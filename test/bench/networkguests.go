@@ -30,40 +30,50 @@ func (n *networker) startGuests() error {
 }
 
 func (n *networker) startBridge() error {
-	id, err := n.startGuest("", append([]string{"--network", "bridge"}, publish("1")...)...)
+	id, err := n.startGuest("", append([]string{"--network", "bridge"}, publish(bridgeDigit)...)...)
 	if err != nil {
 		return err
 	}
-	n.guests[byPublished] = "127.0.0.1:1"
+	n.guests[byPublished] = "127.0.0.1:" + bridgeDigit
 	n.guests[byBridge], err = n.micropod("inspect", "--format", "{{.NetworkSettings.IPAddress}}:", id)
 	return err
 }
 
 func (n *networker) startUser() error {
-	n.guests[byUser] = "127.0.0.1:2"
-	_, err := n.startGuest("", append([]string{"--network", "user"}, publish("2")...)...)
+	n.guests[byUser] = "127.0.0.1:" + userDigit
+	_, err := n.startGuest("", append([]string{"--network", "user"}, publish(userDigit)...)...)
 	return err
 }
 
-// publish publishes the servers on loopback: decade is the first digit of their ports there.
-func publish(decade string) []string {
+// The first digits of published ports, before the servers' own.
+const (
+	bridgeDigit = "1"
+	userDigit   = "2"
+)
+
+// publish publishes the servers on loopback.
+func publish(digit string) []string {
 	var flags []string
 	for _, port := range []string{sourcePort, sinkPort, echoPort} {
-		flags = append(flags, "-p", "127.0.0.1:"+decade+port+":"+port)
+		flags = append(flags, "-p", "127.0.0.1:"+digit+port+":"+port)
 	}
 	return flags
 }
 
-// What guests that are given another end on the host have there: a /24 with the
-// host's address, and the guest's.
+// The links of the guests that are given another end on the host: networks that
+// the host is in by no other way.
 const (
-	bareDevice                  = "bare"
-	bareHost, bareGuest         = "10.77.0.1", "10.77.0.15"
-	passtGateway, passtGuest    = "10.78.0.1", "10.78.0.15"
-	bareSubnet, passtSubnet     = "10.77.0.0/24", "10.78.0.0/24"
-	commonMTU, passtMTU         = "1500", "65520" // a bridge's, and that of user mode
-	passtPorts                  = "3"
-	passtSocket, guestDirectory = "passt.sock", "qemu-"
+	bareDevice = "bare"
+	bareSubnet = "10.77.0.0/24"
+	bareHost   = "10.77.0.1"
+	bareGuest  = "10.77.0.15"
+	bareMTU    = "1500" // a bridge's
+
+	passtSubnet  = "10.78.0.0/24"
+	passtGateway = "10.78.0.1"
+	passtGuest   = "10.78.0.15"
+	passtMTU     = "65520" // that of user mode
+	passtDigit   = "3"     // as bridgeDigit
 )
 
 // startBare starts a guest at a TAP device that has the host's address itself,
@@ -77,13 +87,13 @@ func (n *networker) startBare() error {
 	if err != nil {
 		return err
 	}
-	if _, err := n.startAt(qemu, "bare", bareSubnet, bareGuest, commonMTU); err != nil {
+	if _, err := n.startAt(qemu, "bare", bareSubnet, bareGuest, bareMTU); err != nil {
 		return err
 	}
 	if err := ip("address add " + bareHost + "/24 dev " + bareDevice); err != nil {
 		return err
 	}
-	return ip("link set " + bareDevice + " mtu " + commonMTU + " up")
+	return ip("link set " + bareDevice + " mtu " + bareMTU + " up")
 }
 
 // startPasst starts a guest at the end of passt (https://passt.top), with the MTU
@@ -94,9 +104,9 @@ func (n *networker) startPasst() error {
 		fmt.Fprintf(n.out, "\n== network: passt is not on PATH, and left out\n")
 		return nil
 	}
-	n.guests[byPasst] = "127.0.0.1:" + passtPorts
+	n.guests[byPasst] = "127.0.0.1:" + passtDigit
 	// We take QEMU's connection: passt has given up its rights before it listens.
-	path := filepath.Join(n.dir, passtSocket)
+	path := filepath.Join(n.dir, "passt.sock")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return err
@@ -123,7 +133,7 @@ func (n *networker) startPasst() error {
 		return err
 	}
 	defer link.Close()
-	if err := n.startProcess(passt, link); err != nil {
+	if err := n.runPasst(passt, link); err != nil {
 		return err
 	}
 	// Until the guest has spoken passt does not know its MAC address.
@@ -131,11 +141,11 @@ func (n *networker) startPasst() error {
 	return err
 }
 
-// startProcess starts passt for a link. It ends when QEMU closes its end.
-func (n *networker) startProcess(passt string, link *os.File) error {
+// runPasst starts passt for a link. It ends when QEMU closes its end.
+func (n *networker) runPasst(passt string, link *os.File) error {
 	var ports []string
 	for _, port := range []string{sourcePort, sinkPort, echoPort} {
-		ports = append(ports, passtPorts+port+":"+port)
+		ports = append(ports, passtDigit+port+":"+port)
 	}
 	cmd := n.command(passt, "--quiet", "--foreground", "--one-off", "--fd", "3", "--ipv4-only", "--interface", bareDevice,
 		"--address", passtGuest, "--netmask", "24", "--gateway", passtGateway, "--mtu", passtMTU,
@@ -153,7 +163,7 @@ func (n *networker) rewire(name, netdev string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(n.dir, guestDirectory+strings.ReplaceAll(name, " ", "-"))
+	dir := filepath.Join(n.dir, "qemu-"+strings.ReplaceAll(name, " ", "-"))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
