@@ -3,6 +3,7 @@ package usernet
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
@@ -192,4 +193,14 @@ func load(t *testing.T, n *Network, guest *stack.Stack) {
 	}
 	// One that the guest is in the middle of making, to one who never answers.
 	go gonet.DialTCP(guest, full(netip.AddrPortFrom(netip.MustParseAddr("10.0.2.99"), 1)), ipv4.ProtocolNumber)
+}
+
+// The end of a network is nothing that its log has to tell.
+func TestSilentEnd(t *testing.T) {
+	var log strings.Builder
+	n, _ := network(t, Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	n.Close()
+	if log.Len() > 0 {
+		t.Errorf("%s", log.String())
+	}
 }

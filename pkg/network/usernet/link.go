@@ -47,15 +47,13 @@ func duplicate(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// receive hands the guest's frames to the stack, until the link is closed.
+// receive hands the guest's frames to the stack, until there is an error: at the
+// latest that the link is closed.
 func (w *wire) receive() error {
 	buf := make([]byte, maxFrame)
 	for {
 		n, err := w.read(buf)
-		switch {
-		case errors.Is(err, os.ErrClosed):
-			return nil
-		case err != nil:
+		if err != nil {
 			return fmt.Errorf("read from the guest's link: %w", err)
 		}
 		w.deliver(buf[:n])

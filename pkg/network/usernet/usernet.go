@@ -188,7 +188,7 @@ func (n *Network) Attach(link *os.File) error {
 	}
 	n.wire = w
 	n.wg.Go(func() {
-		if err := w.receive(); err != nil {
+		if err := w.receive(); err != nil && n.ctx.Err() == nil {
 			n.c.Log.Error("user network", "err", err)
 		}
 	})
