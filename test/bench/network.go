@@ -164,7 +164,7 @@ func (n *networker) ask(address, port string, talk func(net.Conn) error) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		return err
 	}
 	return talk(c)
