@@ -1,16 +1,16 @@
 package bridge
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
+
+// maxRules is how many rules of others are looked at: those of more take longer than a
+// VM may wait for them.
+const maxRules = 8192
 
 // Drops are chains of others, as "FAMILY TABLE CHAIN", by which the host drops what
 // they do not name. A packet passes only if all chains at its hook let it: what ours
@@ -21,37 +21,43 @@ type Drops struct {
 	// Received is what guests send to the host: to its services, and questions for
 	// names, which go to the supervisor of the guest's VM.
 	Received []string
+	// TooMany says that there are more rules than are looked at: what else is dropped
+	// is not known.
+	TooMany bool
 }
 
 // FindDrops looks for them: chains that drop by their policy or their last rule, and
 // have no rule for our devices, nor does a chain that they lead to. Who wrote one has
-// decided about guests himself. The iptables of old are not seen.
+// decided about guests himself. The iptables of old are not seen. It is done anew
+// while others change the rules, and looks at a bounded number of them.
 func FindDrops() (Drops, error) {
 	var d Drops
-	conn, err := nftables.New()
-	if err != nil {
-		return d, fmt.Errorf("nftables: %w", err)
-	}
-	all, err := conn.ListChains()
+	all, err := consistent(filters)
 	if err != nil {
 		return d, fmt.Errorf("list chains: %w", err)
 	}
+	left := maxRules
+	tables := map[tableKey]ruleset{}
 	for _, c := range all {
-		into := d.at(c)
-		if into == nil {
-			continue
+		rules, known := tables[c.of]
+		if !known {
+			rules, err = consistent(func() (ruleset, error) { return readRules(c.of, left) })
+			if err != nil {
+				return d, fmt.Errorf("list rules of table %s: %w", c.of, err)
+			}
+			if !rules.whole {
+				d.TooMany = true
+				break
+			}
+			tables[c.of] = rules
+			left -= rules.size
 		}
-		drops, err := refusesTheRest(conn, c)
-		if err == nil && drops {
-			var named bool
-			named, err = namesUs(conn, c)
-			drops = !named
-		}
-		if err != nil {
-			return d, err
-		}
-		if drops {
-			*into = append(*into, familyName(c.Table.Family)+" "+c.Table.Name+" "+c.Name)
+		if c.refusesTheRest(rules) && !rules.namesUs(c.name) {
+			into := &d.Forwarded
+			if c.hook == unix.NF_INET_LOCAL_IN {
+				into = &d.Received
+			}
+			*into = append(*into, c.of.String()+" "+c.name)
 		}
 	}
 	slices.Sort(d.Forwarded)
@@ -59,18 +65,13 @@ func FindDrops() (Drops, error) {
 	return d, nil
 }
 
-// at is where a chain belongs, by its hook; nil for nowhere.
-func (d *Drops) at(c *nftables.Chain) *[]string {
-	switch {
-	case c.Hooknum == nil || familyName(c.Table.Family) == "":
-		return nil
-	case *c.Hooknum == unix.NF_INET_FORWARD:
-		return &d.Forwarded
-	case *c.Hooknum == unix.NF_INET_LOCAL_IN:
-		return &d.Received
-	}
-	return nil
+// tableKey names a table.
+type tableKey struct {
+	family nftables.TableFamily
+	name   string
 }
+
+func (t tableKey) String() string { return familyName(t.family) + " " + t.name }
 
 // familyName is "" for those in which nothing is forwarded that we route.
 func familyName(f nftables.TableFamily) string {
@@ -85,94 +86,75 @@ func familyName(f nftables.TableFamily) string {
 	return ""
 }
 
+// filter is a chain at a hook that packets of guests come by.
+type filter struct {
+	of   tableKey
+	name string
+	hook uint32
+	// drops is its policy.
+	drops bool
+}
+
+// filters are all of the host's, ours too.
+func filters() ([]filter, error) {
+	var all []filter
+	err := dump(allChains, nftables.TableFamilyUnspecified, "", func(family nftables.TableFamily, c []byte) bool {
+		hook, base := number(attribute(c, unix.NFTA_CHAIN_HOOK), unix.NFTA_HOOK_HOOKNUM)
+		if base && familyName(family) != "" && (hook == unix.NF_INET_FORWARD || hook == unix.NF_INET_LOCAL_IN) {
+			policy, stated := number(c, unix.NFTA_CHAIN_POLICY)
+			of := tableKey{family, text(c, unix.NFTA_CHAIN_TABLE)}
+			all = append(all, filter{of, text(c, unix.NFTA_CHAIN_NAME), hook, stated && policy == uint32(nftables.ChainPolicyDrop)})
+		}
+		return true
+	})
+	return all, err
+}
+
 // refusesTheRest is that a chain drops what none of its rules is about: by its policy,
 // as ufw and docker have it, or by a last rule that asks nothing, as firewalld has it.
-func refusesTheRest(conn *nftables.Conn, c *nftables.Chain) (bool, error) {
-	if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
-		return true, nil
-	}
-	rules, err := rulesOf(conn, c)
-	return len(rules) > 0 && refusesAll(rules[len(rules)-1].Exprs), err
+func (c filter) refusesTheRest(r ruleset) bool {
+	rules := r.chains[c.name]
+	return c.drops || len(rules) > 0 && rules[len(rules)-1].refusesAll()
 }
 
-// rulesOf are a chain's; none of one that is gone by now.
-func rulesOf(conn *nftables.Conn, c *nftables.Chain) ([]*nftables.Rule, error) {
-	rules, err := conn.GetRules(c.Table, c)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list rules of chain %s: %w", c.Name, err)
-	}
-	return rules, nil
+// ruleset is what a table has.
+type ruleset struct {
+	chains map[string][]foreignRule
+	size   int
+	// whole is false when there are more rules.
+	whole bool
 }
 
-// refusesAll reports whether a rule drops or rejects every packet. Pure.
-func refusesAll(rule []expr.Any) bool {
-	for _, e := range rule {
-		switch e := e.(type) {
-		case *expr.Counter, *expr.Log:
-		case *expr.Reject:
-			return true
-		case *expr.Verdict:
-			return e.Kind == expr.VerdictDrop
-		case *expr.Match: // of iptables, as the next
-			if e.Name != "comment" {
-				return false
-			}
-		case *expr.Target:
-			return e.Name == "REJECT"
-		default:
+// readRules reads at most limit rules of a table. One that is gone by now has none.
+func readRules(t tableKey, limit int) (ruleset, error) {
+	r := ruleset{chains: map[string][]foreignRule{}, whole: true}
+	err := dump(allRules, t.family, t.name, func(_ nftables.TableFamily, attributes []byte) bool {
+		if r.size == limit {
+			r.whole = false
 			return false
 		}
-	}
-	return false
+		r.size++
+		chain := text(attributes, unix.NFTA_RULE_CHAIN)
+		r.chains[chain] = append(r.chains[chain], foreignRule(attribute(attributes, unix.NFTA_RULE_EXPRESSIONS)))
+		return true
+	})
+	return r, err
 }
 
 // namesUs is that a chain, or one that it leads to, has a rule for what comes from our
 // devices.
-func namesUs(conn *nftables.Conn, base *nftables.Chain) (bool, error) {
-	chains := []string{base.Name}
+func (r ruleset) namesUs(chain string) bool {
+	chains, found := []string{chain}, map[string]bool{chain: true}
 	for i := 0; i < len(chains); i++ { // more are found on the way
-		rules, err := rulesOf(conn, &nftables.Chain{Table: base.Table, Name: chains[i]})
-		if err != nil {
-			return false, err
-		}
-		for _, r := range rules {
-			if asksForUs(r.Exprs) {
-				return true, nil
+		for _, of := range r.chains[chains[i]] {
+			if of.asksForUs() {
+				return true
 			}
-			for _, next := range leadsTo(r.Exprs) {
-				if !slices.Contains(chains, next) {
+			for _, next := range of.leadsTo() {
+				if !found[next] {
+					found[next] = true
 					chains = append(chains, next)
 				}
-			}
-		}
-	}
-	return false, nil
-}
-
-// leadsTo are the chains to which a rule sends packets by name. Pure.
-func leadsTo(rule []expr.Any) []string {
-	var all []string
-	for _, e := range rule {
-		if v, ok := e.(*expr.Verdict); ok && v.Chain != "" {
-			all = append(all, v.Chain)
-		}
-	}
-	return all
-}
-
-// asksForUs reports whether a rule looks at the name of the device that a packet
-// comes by, and compares it with those of our bridges. Pure.
-func asksForUs(rule []expr.Any) bool {
-	var name uint32 // the register that has it
-	for _, e := range rule {
-		switch e := e.(type) {
-		case *expr.Meta:
-			if e.Key == expr.MetaKeyIIFNAME {
-				name = e.Register
-			}
-		case *expr.Cmp:
-			if name != 0 && e.Register == name && e.Op == expr.CmpOpEq && bytes.HasPrefix(e.Data, []byte(bridgePrefix)) {
-				return true
 			}
 		}
 	}

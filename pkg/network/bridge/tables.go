@@ -13,8 +13,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -190,7 +188,7 @@ func (t *tables) readSet(s set, into contents) error {
 // rulesThere is that each chain has as many rules as it should.
 func (t *tables) rulesThere() (bool, error) {
 	for _, family := range families() {
-		count, err := consistent(func() (map[string]int, error) { return countRules(family, t.name) })
+		count, err := countRules(family, t.name)
 		if err != nil {
 			return false, fmt.Errorf("list rules of table %s: %w", t.name, err)
 		}
@@ -201,34 +199,6 @@ func (t *tables) rulesThere() (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-// countRules counts the rules of a table by their chains. Package nftables asks for
-// each chain, and takes each rule apart, which takes ten times as long.
-func countRules(family nftables.TableFamily, table string) (map[string]int, error) {
-	r := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
-	r.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(family), Version: nl.NFNETLINK_V0})
-	r.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table)))
-	count := map[string]int{}
-	rules, err := r.Execute(unix.NETLINK_NETFILTER, 0)
-	if err != nil {
-		return nil, err
-	}
-	for _, rule := range rules {
-		if len(rule) < nl.SizeofNfgenmsg {
-			return nil, fmt.Errorf("a rule of %d bytes", len(rule))
-		}
-		attributes, err := nl.ParseRouteAttr(rule[nl.SizeofNfgenmsg:])
-		if err != nil {
-			return nil, err
-		}
-		for _, a := range attributes {
-			if a.Attr.Type == unix.NFTA_RULE_CHAIN {
-				count[unix.ByteSliceToString(a.Value)]++
-			}
-		}
-	}
-	return count, nil
 }
 
 // change makes of the tables what want says, in one transaction: with the
