@@ -37,6 +37,9 @@ func inTheWay(d bridge.Drops) (what, mend string) {
 		whats = append(whats, "what guests ask the host, for names too ("+strings.Join(d.Received, ", ")+")")
 		mends = append(mends, `questions for names: iifname "mp-*" ct status dnat accept`)
 	}
+	if whats == nil && d.TooMany {
+		return "another firewall has too many rules to look at all of them", "choose the network of a container with --network"
+	}
 	if whats == nil {
 		return "", ""
 	}
@@ -46,10 +49,14 @@ func inTheWay(d bridge.Drops) (what, mend string) {
 // checkDefaultNetwork tells where a container is whose user says nothing of it.
 func (m *Manager) checkDefaultNetwork() Check {
 	c := Check{Name: "default network", OK: true}
-	name, why := m.DefaultNetwork()
-	c.Detail = name
-	if why != nil {
-		c.Detail += ": " + why.Error()
+	name, why, err := m.DefaultNetwork()
+	switch {
+	case err != nil:
+		c.OK, c.Detail = false, err.Error()
+	case why != "":
+		c.Detail = name + ": " + why
+	default:
+		c.Detail = name
 	}
 	return c
 }

@@ -16,6 +16,7 @@ func TestInTheWay(t *testing.T) {
 		saysNot     string
 	}{
 		{drops: bridge.Drops{}},
+		{bridge.Drops{TooMany: true}, []string{"too many rules"}, []string{"--network"}, "accept there"},
 		{bridge.Drops{Forwarded: forward}, []string{"forwarded (ip filter FORWARD)"}, []string{"mp-*"}, "names"},
 		{bridge.Drops{Received: input}, []string{"names too (ip filter INPUT, inet fw in)"}, []string{`iifname "mp-*" ct status dnat accept`}, "forwarded"},
 		{bridge.Drops{Forwarded: forward, Received: input}, []string{"FORWARD", "INPUT"}, []string{"goes to them", "dnat"}, "[]"},

@@ -34,9 +34,15 @@ func (m *Manager) resolveNetworks(c *state.Config, asked []NetworkAttachment) er
 	}
 	asked = slices.Clone(asked)
 	for i := range asked {
-		if asked[i].Network == NetworkDefault {
-			asked[i].Network, _ = m.DefaultNetwork()
+		if asked[i].Network != NetworkDefault {
+			continue
 		}
+		name, why, err := m.DefaultNetwork()
+		if err != nil {
+			return err
+		}
+		m.log.Debug("default network", "name", name, "why", why)
+		asked[i].Network = name
 	}
 	c.HostConfig.NetworkMode, c.Networks = asked[0].Network, []state.Attachment{}
 	if asked[0].Network == NetworkNone && len(asked) == 1 {

@@ -14,12 +14,16 @@ import (
 
 // DefaultNetwork is where a container is whose user says nothing of it: docker's
 // default network, or NetworkUser with the reason where that cannot be had, or would
-// lead nowhere.
-func (m *Manager) DefaultNetwork() (name string, why error) {
-	if err := m.bridgeHost().Allowed(); err != nil {
-		return NetworkUser, err
+// lead nowhere. An error that may pass is no reason, but an error.
+func (m *Manager) DefaultNetwork() (name, why string, err error) {
+	why, err = m.bridgeHost().Allowed()
+	switch {
+	case err != nil:
+		return "", "", fmt.Errorf("choose the default network: %w (--network %s or %s chooses it)", err, NetworkBridge, NetworkUser)
+	case why != "":
+		return NetworkUser, why, nil
 	}
-	return NetworkBridge, nil
+	return NetworkBridge, "", nil
 }
 
 // checkDriver refuses a network of a driver that this user cannot start a container in.

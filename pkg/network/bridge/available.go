@@ -85,7 +85,8 @@ func Permitted() error {
 	return nil
 }
 
-// tryAll makes the tables, a bridge, its gate and its routing rules.
+// tryAll makes the tables, a bridge, its gate and its routing rules, and asks for the
+// rules of others.
 func tryAll() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("network namespace: %w", err)
@@ -116,5 +117,6 @@ func tryAll() error {
 	if err := addRules(attrs.Name); err != nil {
 		return fmt.Errorf("%w (the kernel needs policy routing)", err)
 	}
-	return nil
+	_, err = FindDrops()
+	return err
 }

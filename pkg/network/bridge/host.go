@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -24,8 +22,8 @@ func (h Host) locked(change func(*transaction) error) (err error) {
 	if !word(h.Table, maxVM) {
 		return fmt.Errorf("nftables table %.120q: not a name", h.Table)
 	}
-	if err := os.MkdirAll(filepath.Dir(h.Lock), 0o700); err != nil {
-		return fmt.Errorf("network lock: %w", err)
+	if err := h.makeDirectory(); err != nil {
+		return err
 	}
 	lock, err := state.LockWithin(h.Lock, lockTime)
 	if err != nil {
@@ -117,7 +115,8 @@ func (h Host) Plug(e Endpoint) error {
 }
 
 // Leave takes an endpoint away, with its device if that has outlived the VMM, and
-// with the last one of a network its bridge, with the last one of all the tables. It is no error that nothing is there.
+// with the last one of a network its bridge, with the last one of all the tables. It
+// is no error that nothing is there.
 func (h Host) Leave(e Endpoint) error {
 	if err := e.validate(); err != nil {
 		return err

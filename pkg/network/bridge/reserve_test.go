@@ -3,7 +3,6 @@ package bridge
 import (
 	"errors"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -91,31 +90,5 @@ func TestReserveTogether(t *testing.T) {
 	}
 	if had != 1 {
 		t.Errorf("%d have it", had)
-	}
-}
-
-// TestAllowed: bridge networks are not for who asks for nothing where nobody would
-// be reached, and what the kernel can is tried once.
-func TestAllowed(t *testing.T) {
-	l := newLab(t)
-	before := l.snapshot()
-	allowed := func() error { return l.host.try(l.h.Allowed) }
-	for range 2 {
-		if err := allowed(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l.wantSnapshot("after it was asked", before)
-	tried, err := l.h.tried()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(tried); err != nil {
-		t.Error(err)
-	}
-	l.host.run("nft add table ip filter")
-	l.host.run("nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }")
-	if err := allowed(); err == nil || err.Error() != "another firewall drops what guests send: ip filter FORWARD" {
-		t.Errorf("with a firewall that drops: %v", err)
 	}
 }

@@ -13,8 +13,8 @@ var ErrInUse = errors.New("in use on this host")
 
 // unused refuses subnets that a device of the host is in: packets for guests, those
 // to published ports among them, would go to others there. It may have come, as one
-// of Docker's or of another Host, after the network was made. A larger network may hold a subnet: the
-// route to that counts more.
+// of Docker's or of another Host, after the network was made. A larger network may
+// hold a subnet: the route to that counts more.
 func unused(subnets ...netip.Prefix) error {
 	addrs, err := consistent(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
