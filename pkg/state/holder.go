@@ -75,7 +75,12 @@ func holds(process string, lock os.FileInfo) bool {
 		return false // it has ended, or is not ours to look at
 	}
 	for _, f := range files {
-		open, err := os.Stat(filepath.Join(process, "fd", f.Name()))
+		fd := filepath.Join(process, "fd", f.Name())
+		// Any other file may be on a file system that does not answer.
+		if to, err := os.Readlink(fd); err != nil || filepath.Base(to) != lock.Name() {
+			continue
+		}
+		open, err := os.Stat(fd)
 		if err != nil || !os.SameFile(open, lock) {
 			continue
 		}
