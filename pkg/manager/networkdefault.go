@@ -39,17 +39,14 @@ func checkDriver(driver string) error {
 
 // prepareBridges makes the bridge networks of a container ready for its start.
 func (m *Manager) prepareBridges(n *state.Networks, c *state.Config) error {
-	bridged, inDefault := false, false
-	for _, a := range attachments(c) {
-		if r, err := n.Find(a.Network); err == nil {
-			bridged = bridged || r.Driver == DriverBridge
-			inDefault = inDefault || r.Name == NetworkBridge
-		}
+	bridged := func(a state.Attachment) bool {
+		r, err := n.Find(a.Network)
+		return err == nil && r.Driver == DriverBridge
 	}
-	if bridged {
-		m.mendNetworks() // first: it takes away a bridge in which nobody is yet
+	if slices.ContainsFunc(attachments(c), bridged) {
+		m.mendNetworks()
 	}
-	if !inDefault {
+	if !inDefault(c) {
 		return nil
 	}
 	return m.placeDefault(n, c)
@@ -113,9 +110,39 @@ func moveNetwork(n *state.Networks, r *state.NetworkRecord, to netip.Prefix) err
 	return addGateways(r)
 }
 
+// awaited reports whether a bridge is that of docker's default network, and a container
+// that is to be in it is on its way up: until it has joined, placeDefault has reserved
+// the subnet for it. What cannot be told stays reserved.
+func (m *Manager) awaited(device string) bool {
+	n, err := m.state.Networks()
+	if err != nil {
+		return true
+	}
+	r, err := n.Find(NetworkBridge)
+	if err != nil || bridgeNetwork(*r, 0).Device() != device {
+		return false
+	}
+	vms, err := m.state.List()
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(vms, func(vm state.VM) bool {
+		if !m.inNetwork(vm) {
+			return false
+		}
+		c, err := m.state.ReadConfig(vm.ID)
+		return err == nil && inDefault(c)
+	})
+}
+
+// inDefault reports whether a container is to be in docker's default network. Pure.
+func inDefault(c *state.Config) bool {
+	return slices.ContainsFunc(attachments(c), func(a state.Attachment) bool { return a.Name == NetworkBridge })
+}
+
 // releaseDefault frees what placeDefault has reserved for a VM that did not start.
 func (m *Manager) releaseDefault(c *state.Config) {
-	if !slices.ContainsFunc(attachments(c), func(a state.Attachment) bool { return a.Name == NetworkBridge }) {
+	if !inDefault(c) {
 		return
 	}
 	n, err := m.state.Networks()

@@ -66,3 +66,43 @@ func prefixes(all []string) []netip.Prefix {
 	}
 	return out
 }
+
+// TestAwaited: a bridge that nobody is in is not to be removed while a container of
+// docker's default network is on its way up.
+func TestAwaited(t *testing.T) {
+	m, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := m.networks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridged, other := bridgeNetwork(n.Networks[0], 0).Device(), bridgeNetwork(networkNamed("net", "10.66.0.0/29"), 0).Device()
+	want := func(want bool) {
+		t.Helper()
+		if got := m.awaited(bridged); got != want {
+			t.Errorf("%v, want %v", got, want)
+		}
+		if m.awaited(other) {
+			t.Error("another network's")
+		}
+	}
+	locked := func(c *state.Config) *state.FileLock {
+		t.Helper()
+		if err := m.state.Create(*c, func(state.Paths) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		lock, err := m.state.Lock(c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lock
+	}
+	defer locked(member(state.Attachment{Network: NetworkUser, Name: NetworkUser})).Unlock()
+	want(false)
+	lock := locked(member(state.Attachment{Network: n.Networks[0].ID, Name: NetworkBridge}))
+	want(true)
+	lock.Unlock()
+	want(false)
+}

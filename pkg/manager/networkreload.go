@@ -61,7 +61,7 @@ func (m *Manager) ReloadNetworks(ctx context.Context) ([]string, error) {
 			ids = append(ids, e.VM)
 		}
 		return all, err
-	})
+	}, m.awaited)
 	return slices.Compact(ids), err
 }
 
@@ -74,10 +74,10 @@ func (m *Manager) mendNetworks() {
 	all, err := m.recordedEndpoints(inBridge)
 	intact := len(all) == 0 // there is nothing to mend
 	if err == nil && !intact {
-		intact, err = m.bridgeHost().Intact(recorded(inBridge))
+		intact, err = m.bridgeHost().Intact(recorded(inBridge), m.awaited)
 	}
 	if err == nil && !intact {
-		err = m.bridgeHost().Restore(recorded(stays))
+		err = m.bridgeHost().Restore(recorded(stays), m.awaited)
 	}
 	if err != nil {
 		m.log.Error("look after bridge networks", "err", err)
@@ -132,12 +132,12 @@ func (m *Manager) checkBridges() ([]ledger.Finding, error) {
 		running, err := m.state.Running(id)
 		return running || err != nil
 	}
-	left, err := m.bridgeHost().Leftovers(living)
+	left, err := m.bridgeHost().Leftovers(living, m.awaited)
 	var found []ledger.Finding
 	for _, l := range left {
 		found = append(found, ledger.Finding{
 			Kind: ledger.Network, Subject: l.String(), Problem: "no container that runs has it", Remedy: "remove it",
-			Repair: func(context.Context) error { return m.bridgeHost().Remove(living) },
+			Repair: func(context.Context) error { return m.bridgeHost().Remove(living, m.awaited) },
 		})
 	}
 	return found, err

@@ -47,8 +47,8 @@ func TestTwoRoots(t *testing.T) {
 	before := l.snapshot()
 	l.host.do(refusal(func() error { return l.h.Join(eb) }).refused)
 	l.wantSnapshot("after a Join that was refused", before)
-	l.host.do(func() error { return l.h.Restore(func() ([]Endpoint, error) { return nil, nil }) })
-	l.wantLeftovers(func(string) bool { return false })
+	l.host.do(func() error { return l.h.Restore(func() ([]Endpoint, error) { return nil, nil }, nobody) })
+	l.wantLeftovers(nobody)
 	check(t, reach{"", b, "198.51.100.9:80", hostUp})
 }
 

@@ -178,13 +178,13 @@ func testKilled(t *testing.T, bin, verb string, p failpoint.Point) {
 	}
 	for name, mend := range map[string]func() error{
 		"Leave":   func() error { return l.h.Leave(e) },
-		"Remove":  func() error { return l.h.Remove(func(string) bool { return false }) },
-		"Restore": func() error { return l.h.Restore(func() ([]Endpoint, error) { return nil, nil }) },
+		"Remove":  func() error { return l.h.Remove(nobody, nobody) },
+		"Restore": func() error { return l.h.Restore(func() ([]Endpoint, error) { return nil, nil }, nobody) },
 	} {
 		die()
 		l.host.do(mend)
 		l.wantSnapshot("after "+name, before)
-		l.wantLeftovers(func(string) bool { return false })
+		l.wantLeftovers(nobody)
 	}
 	die()
 	check(t, reach{"", l.guest(e), "198.51.100.9:80", hostUp})

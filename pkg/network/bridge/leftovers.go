@@ -35,9 +35,10 @@ const (
 // String says what it is.
 func (l Leftover) String() string { return string(l.What) + " " + strings.Join(l.Devices, ", ") }
 
-// Leftovers are what is there of VMs that living is not true of. It changes
+// Leftovers are what is there of VMs that living is not true of, and of bridges
+// without endpoints that are not reserved. Both are called under the lock. It changes
 // nothing; Remove does.
-func (h Host) Leftovers(living func(vm string) bool) (all []Leftover, err error) {
+func (h Host) Leftovers(living, reserved func(string) bool) (all []Leftover, err error) {
 	err = h.locked(func(x *transaction) error {
 		of := map[string]int{}
 		for _, p := range x.have.parts() {
@@ -58,7 +59,7 @@ func (h Host) Leftovers(living func(vm string) bool) (all []Leftover, err error)
 		for _, p := range strays {
 			all = append(all, Leftover{What: LeftDevice, VM: p.vm, Devices: []string{p.device}})
 		}
-		stale, err := x.unusedBridges()
+		stale, err := x.unusedBridges(reserved)
 		for _, b := range stale {
 			all = append(all, Leftover{What: LeftBridge, Devices: []string{b}})
 		}
@@ -67,9 +68,8 @@ func (h Host) Leftovers(living func(vm string) bool) (all []Leftover, err error)
 	return all, err
 }
 
-// Remove takes away what is there of VMs that living is not true of, and bridges
-// that no VM is joined to.
-func (h Host) Remove(living func(vm string) bool) error {
+// Remove takes away what Leftovers finds.
+func (h Host) Remove(living, reserved func(string) bool) error {
 	return h.locked(func(x *transaction) error {
 		strays, err := x.strayPorts(living)
 		if err != nil {
@@ -80,7 +80,7 @@ func (h Host) Remove(living func(vm string) bool) error {
 				return err
 			}
 		}
-		stale, err := x.unusedBridges()
+		stale, err := x.unusedBridges(reserved)
 		if err != nil {
 			return err
 		}
@@ -91,8 +91,8 @@ func (h Host) Remove(living func(vm string) bool) error {
 // unusedBridges are those that the tables have no endpoint of. Tables that are not
 // whole may have lost some, but a bridge with ports is none that is left over: what
 // there is of ports without a VM is removed before.
-func (x *transaction) unusedBridges() ([]string, error) {
-	stale, err := x.staleBridges(x.have)
+func (x *transaction) unusedBridges(reserved func(bridge string) bool) ([]string, error) {
+	stale, err := x.staleBridges(x.have, reserved)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,9 @@ import (
 	"testing"
 )
 
+// nobody is true of no VM, and of no bridge.
+func nobody(string) bool { return false }
+
 // TestLeftovers are of VMs that are no more.
 func TestLeftovers(t *testing.T) {
 	l := newLab(t)
@@ -16,7 +19,7 @@ func TestLeftovers(t *testing.T) {
 	}
 	living := func(vm string) bool { return vm == alive.VM }
 	l.wantLeftovers(living, "rules of "+dead.Device, "rules of "+deadToo.Device)
-	l.host.do(func() error { return l.h.Remove(living) })
+	l.host.do(func() error { return l.h.Remove(living, nobody) })
 	l.wantLeftovers(living)
 	l.host.do(func() error { return l.h.Join(deadToo) })
 	l.host.do(func() error { return l.h.Leave(alive) })
@@ -25,7 +28,7 @@ func TestLeftovers(t *testing.T) {
 	l.wantLeftovers(living, "bridge "+deadToo.Network.Device())
 	l.host.run("ip link del " + deadToo.Network.Device())
 	l.wantLeftovers(living, "bridge "+deadToo.Network.Device())
-	l.host.do(func() error { return l.h.Remove(living) })
+	l.host.do(func() error { return l.h.Remove(living, nobody) })
 	l.wantLeftovers(living)
 	l.wantSnapshot("in the end", before)
 }
@@ -34,7 +37,7 @@ func (l *lab) wantLeftovers(living func(string) bool, want ...string) {
 	l.t.Helper()
 	var got []string
 	l.host.do(func() error {
-		all, err := l.h.Leftovers(living)
+		all, err := l.h.Leftovers(living, nobody)
 		for _, x := range all {
 			got = append(got, x.String())
 		}
@@ -50,7 +53,6 @@ func TestPersistent(t *testing.T) {
 	l := newLab(t)
 	before := l.snapshot()
 	e := testEndpoint(testNetwork(1), 2)
-	nobody := func(string) bool { return false }
 	plugged := func() {
 		t.Helper()
 		l.host.do(func() error { return l.h.Join(e) })
@@ -59,7 +61,7 @@ func TestPersistent(t *testing.T) {
 	}
 	for when, leave := range map[string]func() error{
 		"Leave":  func() error { return l.h.Leave(e) },
-		"Remove": func() error { return l.h.Remove(nobody) },
+		"Remove": func() error { return l.h.Remove(nobody, nobody) },
 	} {
 		plugged()
 		l.host.do(leave)
@@ -72,13 +74,13 @@ func TestPersistent(t *testing.T) {
 	}
 
 	plugged()
-	l.host.do(func() error { return l.h.Restore(func() ([]Endpoint, error) { return nil, nil }) })
+	l.host.do(func() error { return l.h.Restore(func() ([]Endpoint, error) { return nil, nil }, nobody) })
 	l.wantLeftovers(func(vm string) bool { return vm == e.VM })
 	l.wantLeftovers(nobody, "device "+e.Device)
 	other := Host{Table: l.h.Table + "-other", Lock: l.h.Lock}
-	l.host.do(func() error { return other.Remove(nobody) })
+	l.host.do(func() error { return other.Remove(nobody, nobody) })
 	l.wantLeftovers(nobody, "device "+e.Device)
-	l.host.do(func() error { return l.h.Remove(nobody) })
+	l.host.do(func() error { return l.h.Remove(nobody, nobody) })
 	l.wantLeftovers(nobody)
 	l.wantSnapshot("in the end", before)
 }

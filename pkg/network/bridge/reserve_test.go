@@ -60,9 +60,58 @@ func TestReserve(t *testing.T) {
 	}
 	release()
 	l.wantSnapshot("after it was moved", before)
+	// A crash left it, and somebody else came to the subnet.
+	l.host.do(func() error { return l.h.Reserve(e.Network) })
+	l.host.run("ip link add docker0 type bridge")
+	l.host.run("ip address add 10.89.1.1/24 dev docker0")
+	if err := reserve(e.Network); !errors.Is(err, ErrInUse) {
+		t.Errorf("what somebody else has by now: %v", err)
+	}
+	l.host.run("ip link del docker0")
+	l.wantSnapshot("after it was refused", before)
 	if err := reserve(Network{ID: "x"}); err == nil {
 		t.Error("an id that is none")
 	}
+}
+
+// TestAwaited: what is reserved for somebody who is about to join is nothing to mend,
+// and nothing that is left over.
+func TestAwaited(t *testing.T) {
+	l := newLab(t)
+	running, n := testEndpoint(testNetwork(1), 2), testNetwork(2)
+	l.guest(running)
+	l.host.do(func() error { return l.h.Reserve(n) })
+	want := l.snapshot()
+	all := func() ([]Endpoint, error) { return []Endpoint{running}, nil }
+	living := func(vm string) bool { return vm == running.VM }
+	awaited := func(bridge string) bool { return bridge == n.Device() }
+	intact := func(reserved func(string) bool, want bool) {
+		t.Helper()
+		l.host.do(func() error {
+			got, err := l.h.Intact(all, reserved)
+			if got != want {
+				t.Errorf("intact: %v", got)
+			}
+			return err
+		})
+	}
+	intact(awaited, true)
+	l.host.do(func() error { return l.h.Restore(all, awaited) })
+	l.host.do(func() error { return l.h.Remove(living, awaited) })
+	l.host.do(func() error {
+		left, err := l.h.Leftovers(living, awaited)
+		if len(left) > 0 {
+			t.Errorf("%v", left)
+		}
+		return err
+	})
+	l.wantSnapshot("while somebody is awaited", want)
+	intact(nobody, false)
+	l.wantLeftovers(living, "bridge "+n.Device())
+	l.host.do(func() error { return l.h.Restore(all, nobody) })
+	l.wantBridge(n, false)
+	l.wantBridge(running.Network, true)
+	intact(nobody, true)
 }
 
 // TestReserveTogether: of Hosts that want the same subnet at once one has it.

@@ -9,11 +9,12 @@ import (
 // Restore makes the tables, the bridges and their ports what all endpoints need,
 // after somebody flushed the rules or deleted a bridge: the tables in one
 // transaction, so that connections go on. What is there of other endpoints goes.
-// A device that is not there is none of a VM that runs, and is left out.
+// A device that is not there is none of a VM that runs, and is left out. A bridge
+// without endpoints stays if it is reserved: somebody is about to join.
 //
-// All is called under the lock: an endpoint that is recorded before it joins
-// cannot be lost to a Restore that runs meanwhile.
-func (h Host) Restore(all func() ([]Endpoint, error)) error {
+// All and reserved are called under the lock: an endpoint that is recorded before it
+// joins cannot be lost to a Restore that runs meanwhile.
+func (h Host) Restore(all func() ([]Endpoint, error), reserved func(bridge string) bool) error {
 	return h.locked(func(x *transaction) error {
 		endpoints, err := all()
 		if err != nil {
@@ -23,7 +24,7 @@ func (h Host) Restore(all func() ([]Endpoint, error)) error {
 		if err != nil {
 			return err
 		}
-		stale, err := x.staleBridges(want)
+		stale, err := x.staleBridges(want, reserved)
 		if err != nil {
 			return err
 		}
@@ -46,9 +47,8 @@ func (h Host) Restore(all func() ([]Endpoint, error)) error {
 // part of that or nothing, and whoever starts or ends it does the rest. So many that
 // start at once do not take each other for a firewall that was flushed.
 //
-// It looks at the sets and counts the rules. All is called under the lock, as
-// that of Restore is.
-func (h Host) Intact(all func() ([]Endpoint, error)) (intact bool, err error) {
+// It looks at the sets and counts the rules. All and reserved are those of Restore.
+func (h Host) Intact(all func() ([]Endpoint, error), reserved func(bridge string) bool) (intact bool, err error) {
 	err = h.locked(func(x *transaction) error {
 		endpoints, err := all()
 		if err != nil {
@@ -68,16 +68,20 @@ func (h Host) Intact(all func() ([]Endpoint, error)) (intact bool, err error) {
 			return err
 		}
 		ours, err := h.bridges()
+		if err != nil {
+			return err
+		}
+		free := slices.DeleteFunc(missing(ours, may.bridges()), reserved)
 		intact = (x.whole || must.empty()) && len(must.minus(x.have)) == 0 && len(x.have.minus(may)) == 0 &&
-			subset(must.bridges(), ours) && subset(ours, may.bridges())
-		return err
+			len(missing(must.bridges(), ours)) == 0 && len(free) == 0
+		return nil
 	})
 	return intact, err
 }
 
-// subset reports whether all of some are among others.
-func subset(some, others []string) bool {
-	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(others, s) })
+// missing are those of some that are not among others. Pure.
+func missing(some, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(some), func(s string) bool { return slices.Contains(others, s) })
 }
 
 func contentsOf(all []Endpoint) (contents, error) {
@@ -117,8 +121,8 @@ func (x *transaction) replug(all []Endpoint) error {
 }
 
 // staleBridges are the bridges, and devices with a routing rule, that want has no
-// endpoint of.
-func (x *transaction) staleBridges(want contents) ([]string, error) {
+// endpoint of and that are not reserved.
+func (x *transaction) staleBridges(want contents, reserved func(bridge string) bool) ([]string, error) {
 	ours, err := x.host.bridges()
 	if err != nil {
 		return nil, err
@@ -144,5 +148,5 @@ func (x *transaction) staleBridges(want contents) ([]string, error) {
 			stale = append(stale, b)
 		}
 	}
-	return stale, nil
+	return slices.DeleteFunc(stale, reserved), nil
 }

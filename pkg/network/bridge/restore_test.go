@@ -54,13 +54,13 @@ func testClosed(t *testing.T, filtered bool, flush string) {
 
 func (l *lab) restore(all ...Endpoint) {
 	l.t.Helper()
-	l.host.do(func() error { return l.h.Restore(func() ([]Endpoint, error) { return all, nil }) })
+	l.host.do(func() error { return l.h.Restore(func() ([]Endpoint, error) { return all, nil }, nobody) })
 }
 
 func (l *lab) wantIntact(want bool, all ...Endpoint) {
 	l.t.Helper()
 	l.host.do(func() error {
-		got, err := l.h.Intact(func() ([]Endpoint, error) { return all, nil })
+		got, err := l.h.Intact(func() ([]Endpoint, error) { return all, nil }, nobody)
 		if got != want {
 			l.t.Errorf("intact: %v, want %v", got, want)
 		}
@@ -157,7 +157,7 @@ func TestLeaveAfterFlush(t *testing.T) {
 	g := l.guest(b)
 	l.host.run("nft flush ruleset")
 	l.host.do(func() error { return l.h.Leave(a) })
-	l.host.do(func() error { return l.h.Remove(func(string) bool { return false }) })
+	l.host.do(func() error { return l.h.Remove(nobody, nobody) })
 	l.restore(b)
 	check(t, reach{"internet", g, "198.51.100.9:80", hostUp})
 	for _, dev := range []string{a.Device, b.Device} { // as VMs that end do
