@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"slices"
@@ -92,7 +93,9 @@ func inBridge(n state.Network) bool { return n.Mode == state.ModeBridge }
 func stays(n state.Network) bool { return inBridge(n) && !n.Leaving }
 
 // recordedEndpoints are the places of all VMs that of is true of: a supervisor
-// records its own before it joins. Supervisors that were lost are left out.
+// records its own before it joins. Supervisors that were lost are left out, and
+// records that are damaged: whoever cannot read the others now knows nothing, as a
+// VM that is left out is taken off its network.
 func (m *Manager) recordedEndpoints(of func(state.Network) bool) ([]bridge.Endpoint, error) {
 	vms, err := m.state.List()
 	if err != nil {
@@ -101,6 +104,9 @@ func (m *Manager) recordedEndpoints(of func(state.Network) bool) ([]bridge.Endpo
 	var all []bridge.Endpoint
 	for _, vm := range vms {
 		st, err := m.state.ReadStatus(vm.ID)
+		if err != nil && !errors.Is(err, state.ErrDamaged) && !errors.Is(err, state.ErrNewer) {
+			return nil, err
+		}
 		if err != nil || st == nil || len(st.Networks) == 0 || !m.inNetwork(vm) {
 			continue
 		}

@@ -1,6 +1,8 @@
 package manager
 
 import (
+	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -43,6 +45,32 @@ func TestEndpointsOf(t *testing.T) {
 	if got := endpointsOf("vm", all, inBridge); len(got) != 2 || got[0].Device != "goes" {
 		t.Errorf("%+v", got)
 	}
+}
+
+// TestUnreadEndpoints: who cannot read a record does not restore the networks without
+// the VM, but one that is damaged is in nobody's way.
+func TestUnreadEndpoints(t *testing.T) {
+	m, vm, _ := lockedContainer(t)
+	st := state.Status{Networks: []state.Network{{Mode: state.ModeBridge, Address: "10.66.0.2/24", Gateway: "10.66.0.1"}}}
+	if err := state.WriteStatus(m.state.Paths(vm.ID), st); err != nil {
+		t.Fatal(err)
+	}
+	want := func(endpoints int, fails bool) {
+		t.Helper()
+		if all, err := m.recordedEndpoints(inBridge); len(all) != endpoints || (err != nil) != fails {
+			t.Errorf("%+v, %v", all, err)
+		}
+	}
+	want(1, false)
+	path := m.state.Paths(vm.ID).Status()
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(0, false)
+	if err := errors.Join(os.Remove(path), os.Symlink(path, path)); err != nil {
+		t.Fatal(err)
+	}
+	want(0, true)
 }
 
 // TestLostNetworks: of a container whose supervisor was lost nothing is published.
