@@ -142,7 +142,7 @@ func inDefault(c *state.Config) bool {
 
 // releaseDefault frees what placeDefault has reserved for a VM that did not start.
 func (m *Manager) releaseDefault(c *state.Config) {
-	if !inDefault(c) {
+	if !inDefault(c) || bridge.Permitted() != nil { // who may not has reserved nothing
 		return
 	}
 	n, err := m.state.Networks()

@@ -83,6 +83,7 @@ type Host struct {
 	Table string
 	// Lock is the path of a file that is locked for each change: the same for all
 	// root directories, since each looks at what the others have. Its directory is
-	// made if it is missing, and is emptied when the host boots.
+	// made if it is missing, is emptied when the host boots, and nobody else can write
+	// in it.
 	Lock string
 }
