@@ -9,22 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-const (
-	// queue is how many frames wait for a guest that does not take them; more
-	// are lost, as on any link.
-	queue = 128
-	// maxFrame is what a guest's NIC can send at most, with its header.
-	maxFrame = 65536 + header.EthernetMinimumSize
-)
+// maxFrame is what a guest's NIC can send at most, with its header.
+const maxFrame = 65536 + header.EthernetMinimumSize
 
 // wire moves frames between a link and the stack.
 type wire struct {
 	file   *os.File
-	ep     *channel.Endpoint
+	ep     *outlet
 	admits func(frame []byte) bool
 }
 
@@ -95,7 +89,7 @@ func (w *wire) read(buf []byte) (n int, err error) {
 // guest that is slow; a frame that the link refuses is lost.
 func (w *wire) send(ctx context.Context) {
 	for {
-		pkt := w.ep.ReadContext(ctx)
+		pkt := w.ep.next(ctx)
 		if pkt == nil {
 			return
 		}
@@ -103,6 +97,7 @@ func (w *wire) send(ctx context.Context) {
 		pkt.DecRef()
 		_, err := w.file.Write(view.AsSlice())
 		view.Release()
+		w.ep.took()
 		if errors.Is(err, os.ErrClosed) {
 			return
 		}

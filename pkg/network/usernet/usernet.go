@@ -29,8 +29,6 @@ import (
 	gvisor "gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -175,10 +173,7 @@ func (n *Network) Attach(link *os.File) error {
 	if err != nil {
 		return fmt.Errorf("user network: %w", err)
 	}
-	w := &wire{
-		file: file, ep: channel.New(queue, uint32(n.c.MTU)+header.EthernetMinimumSize, tcpip.LinkAddress(n.c.GatewayMAC)),
-		admits: newFilter(n.c).admits,
-	}
+	w := &wire{file: file, ep: newOutlet(n.ctx, n.c.MTU, n.c.GatewayMAC), admits: newFilter(n.c).admits}
 	// A guest that sends a wrong checksum harms its own connections. The
 	// kernel of a TAP passes on what its guest left to be filled in.
 	w.ep.LinkEPCapabilities = stack.CapabilityRXChecksumOffload

@@ -13,7 +13,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -86,8 +85,8 @@ func newGuestAt(t *testing.T, f *os.File, at netip.Prefix) (s *stack.Stack, stop
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{file: file, ep: channel.New(queue, 1500+header.EthernetMinimumSize, "\x02\x00\x00\x00\x00\x02"), admits: func(b []byte) bool { return len(b) >= header.EthernetMinimumSize }}
 	ctx, cancel := context.WithCancel(t.Context())
+	w := &wire{file: file, ep: newOutlet(ctx, 1500, guestMAC), admits: func(b []byte) bool { return len(b) >= header.EthernetMinimumSize }}
 	go w.receive()
 	go w.send(ctx)
 	s = stack.New(stack.Options{
