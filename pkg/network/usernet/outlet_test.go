@@ -163,10 +163,14 @@ func TestSlowGuest(t *testing.T) {
 		})
 	}
 	eventually(t, "a full queue", func() bool { return n.wire.ep.NumQueued() >= segments })
+	time.Sleep(50 * time.Millisecond) // many round trips, yet no timeout
 	resume()
 	wg.Wait()
 	sent, got := func() uint64 { return n.stack.NICInfo()[nic].Stats.Tx.Packets.Value() }, func() uint64 { return guest.NICInfo()[nic].Stats.Rx.Packets.Value() }
 	eventually(t, "all frames", func() bool { return sent() == got() })
+	if s := n.stack.Stats().TCP; s.Timeouts.Value() == 0 && s.Retransmits.Value() != 0 {
+		t.Errorf("%d segments were sent again, none of them after a timeout", s.Retransmits.Value())
+	}
 }
 
 func eventually(t *testing.T, what string, is func() bool) {
