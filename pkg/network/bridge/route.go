@@ -28,26 +28,23 @@ func routeRules(bridge string) []*netlink.Rule {
 }
 
 func addRules(bridge string) error {
-	for _, r := range routeRules(bridge) {
-		err := netlink.RuleAdd(r)
-		if noIPv6(r.Family, err) || errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("add routing rule for %s: %w", bridge, err)
-		}
-	}
-	return nil
+	return changeRules(bridge, "add", netlink.RuleAdd, fs.ErrExist)
 }
 
 func deleteRules(bridge string) error {
+	return changeRules(bridge, "delete", netlink.RuleDel, fs.ErrNotExist)
+}
+
+// changeRules does the same with each rule of a bridge; done is the error of one that
+// is so already.
+func changeRules(bridge, what string, change func(*netlink.Rule) error, done error) error {
 	for _, r := range routeRules(bridge) {
-		err := netlink.RuleDel(r)
-		if noIPv6(r.Family, err) || errors.Is(err, fs.ErrNotExist) {
+		err := change(r)
+		if noIPv6(r.Family, err) || errors.Is(err, done) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("delete routing rule for %s: %w", bridge, err)
+			return fmt.Errorf("%s routing rule for %s: %w", what, bridge, err)
 		}
 	}
 	return nil
