@@ -41,7 +41,10 @@ func newTAP(name string, mtu int) (*os.File, error) {
 	r.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
 	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, r)
 	if err == nil {
-		err = setMTU(name, mtu)
+		err = ChangeDevice(name, unix.SIOCSIFMTU, func(r *unix.Ifreq) { r.SetUint32(uint32(mtu)) })
+		if err != nil {
+			err = fmt.Errorf("set MTU %d: %w", mtu, err)
+		}
 	}
 	if err != nil {
 		f.Close()
@@ -50,21 +53,20 @@ func newTAP(name string, mtu int) (*os.File, error) {
 	return f, nil
 }
 
-func setMTU(device string, mtu int) error {
+// ChangeDevice makes one request of netdevice(7), with the value that set writes, of
+// a network device in the network namespace of the calling thread.
+func ChangeDevice(name string, request uint, set func(*unix.Ifreq)) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	r, err := unix.NewIfreq(device)
+	r, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}
-	r.SetUint32(uint32(mtu))
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFMTU, r); err != nil {
-		return fmt.Errorf("set MTU %d: %w", mtu, err)
-	}
-	return nil
+	set(r)
+	return unix.IoctlIfreq(fd, request, r)
 }
 
 // InNewNetwork runs f on a thread that is in a new network namespace, which has

@@ -225,14 +225,8 @@ func packetSocket(t *testing.T, dev *net.Interface) *os.File {
 	}
 	f := os.NewFile(uintptr(fd), dev.Name)
 	t.Cleanup(func() { f.Close() })
-	r, err := unix.NewIfreq(dev.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.SetUint16(unix.IFF_UP)
-	// Any socket will do, and up before it is bound: it would tell of a network
-	// that is down.
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r); err != nil {
+	// Before the socket is bound, which would tell of a network that is down.
+	if err := vmm.ChangeDevice(dev.Name, unix.SIOCSIFFLAGS, func(r *unix.Ifreq) { r.SetUint16(unix.IFF_UP) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {

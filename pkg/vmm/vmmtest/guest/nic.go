@@ -87,6 +87,11 @@ func send(mac, from, to, count string) (string, error) {
 
 // address gives a device an IPv4 address, whose network is of its class.
 func address(device, ip string) error {
+	return change(device, unix.SIOCSIFADDR, func(r *unix.Ifreq) error { return r.SetInet4Addr(net.ParseIP(ip).To4()) })
+}
+
+// change makes one request of netdevice(7), with the value that set writes.
+func change(device string, request uint, set func(*unix.Ifreq) error) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -96,10 +101,10 @@ func address(device, ip string) error {
 	if err != nil {
 		return err
 	}
-	if err := r.SetInet4Addr(net.ParseIP(ip).To4()); err != nil {
+	if err := set(r); err != nil {
 		return err
 	}
-	return unix.IoctlIfreq(fd, unix.SIOCSIFADDR, r)
+	return unix.IoctlIfreq(fd, request, r)
 }
 
 // features are the virtio features of a network device, as the kernel has them:
@@ -152,19 +157,9 @@ func readdress(device, mac string) error {
 }
 
 func up(name string, mtu uint32) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	err := change(name, unix.SIOCSIFMTU, func(r *unix.Ifreq) error { r.SetUint32(mtu); return nil })
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	r, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	r.SetUint32(mtu)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFMTU, r); err != nil {
-		return err
-	}
-	r.SetUint16(unix.IFF_UP)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r)
+	return change(name, unix.SIOCSIFFLAGS, func(r *unix.Ifreq) error { r.SetUint16(unix.IFF_UP); return nil })
 }
