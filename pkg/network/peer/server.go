@@ -128,7 +128,7 @@ func (s *Server) accept() {
 				s.log.Warn("accept connection of a peer", "err", err)
 			}
 			failing = true
-			if !s.wait(acceptPause) {
+			if !relay.Wait(s.ctx, acceptPause) {
 				return
 			}
 			continue
@@ -156,16 +156,6 @@ func sameUser(c *net.UnixConn) bool {
 	var werr error
 	err = raw.Control(func(fd uintptr) { who, werr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	return err == nil && werr == nil && (who.Uid == 0 || int(who.Uid) == os.Geteuid())
-}
-
-// wait waits, or reports false at the server's end.
-func (s *Server) wait(d time.Duration) bool {
-	select {
-	case <-s.ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }
 
 // serve is one connection, from its request to its end.

@@ -33,23 +33,13 @@ func (l *listener) serve(s *Server, d Dialer, port uint16) {
 				s.log.Warn("accept client of a published port", "port", l.Addr(), "err", err)
 			}
 			pause = min(max(2*pause, firstPause), longPause)
-			if !s.wait(pause) {
+			if !relay.Wait(s.ctx, pause) {
 				return
 			}
 			continue
 		}
 		pause = 0
 		s.admit(relay.TCP{TCPConn: c}, d, port)
-	}
-}
-
-// wait waits, or reports false at the server's end.
-func (s *Server) wait(d time.Duration) bool {
-	select {
-	case <-s.ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }
 

@@ -60,7 +60,7 @@ func (c *packets) serve(s *Server, d Dialer, port uint16) {
 			return
 		}
 		if err != nil {
-			if !s.wait(firstPause) {
+			if !relay.Wait(s.ctx, firstPause) {
 				return
 			}
 			continue
