@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -116,16 +117,7 @@ func listenIn(t *testing.T, s *stack.Stack, port uint16, serve func(*gonet.TCPCo
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go serve(c.(*gonet.TCPConn))
-		}
-	}()
+	serveAll(t, l, func(c net.Conn) { serve(c.(*gonet.TCPConn)) })
 }
 
 func TestPeerTCP(t *testing.T) {

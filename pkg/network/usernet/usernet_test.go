@@ -124,13 +124,23 @@ func dialFor(t *testing.T, s *stack.Stack, to netip.AddrPort, limit time.Duratio
 	return gonet.DialContextTCP(ctx, s, full(to), ipv4.ProtocolNumber)
 }
 
-// echo serves one TCP connection on loopback: all that came, after its end.
+// echo serves TCP connections on loopback: all that came, after its end.
 func echo(t *testing.T) uint16 {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveAll(t, l, func(c net.Conn) {
+		b, _ := io.ReadAll(c)
+		c.Write(append([]byte("got "), b...))
+		c.Close()
+	})
+	return uint16(l.Addr().(*net.TCPAddr).Port)
+}
+
+// serveAll runs serve on each connection to a listener, which it closes at the end.
+func serveAll(t *testing.T, l net.Listener, serve func(net.Conn)) {
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -138,12 +148,9 @@ func echo(t *testing.T) uint16 {
 			if err != nil {
 				return
 			}
-			b, _ := io.ReadAll(c)
-			c.Write(append([]byte("got "), b...))
-			c.Close()
+			go serve(c)
 		}
 	}()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 type halfCloser interface {
