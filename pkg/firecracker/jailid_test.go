@@ -193,13 +193,9 @@ func TestLockFileOfRemovedFile(t *testing.T) {
 // timesOpen counts this process's descriptors of a file.
 func timesOpen(t *testing.T, path string) int {
 	t.Helper()
-	fds, err := filepath.Glob("/proc/self/fd/*")
-	if err != nil {
-		t.Fatal(err)
-	}
 	n := 0
-	for _, fd := range fds {
-		if to, err := os.Readlink(fd); err == nil && to == path {
+	for _, to := range openFiles(t) {
+		if to == path {
 			n++
 		}
 	}

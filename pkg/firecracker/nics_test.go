@@ -166,10 +166,7 @@ func TestFailedNetworks(t *testing.T) {
 		"two of a name": {func(s *guardSpec) { s.Taps = append(s.Taps, s.Taps[0]) }, "there is a device of that name", unix.EBUSY},
 		"orphan":        {func(s *guardSpec) { s.Parent = 1 << 30 }, "the driver has ended", nil},
 	} {
-		before, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
+		before := openFiles(t)
 		s := guardSpec{Taps: taps(vmm.Config{NICs: oneNIC()}, os.Geteuid()), Command: []string{"/bin/true"}, Exec: true, Parent: os.Getpid()}
 		test.change(&s)
 		p, err := startGuard(t.Context(), []string{"/proc/self/exe", guardVerb}, s, command{unprivileged: true})
@@ -181,8 +178,8 @@ func TestFailedNetworks(t *testing.T) {
 		if !strings.Contains(err.Error(), test.want) || test.is != nil && !errors.Is(err, test.is) {
 			t.Errorf("%s: %v, want %q and %v", name, err, test.want, test.is)
 		}
-		if after, err := os.ReadDir("/proc/self/fd"); err != nil || len(after) != len(before) {
-			t.Errorf("%s: %d descriptors before, %d after, %v", name, len(before), len(after), err)
+		if left := newlyOpen(t, before); left != nil {
+			t.Errorf("%s: left open: %v", name, left)
 		}
 	}
 }
@@ -195,13 +192,6 @@ func TestReports(t *testing.T) {
 	}
 	defer null.Close()
 	one := int(null.Fd())
-	count := func() int {
-		entries, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(entries)
-	}
 	for name, test := range map[string]struct {
 		text string
 		fds  int
@@ -215,7 +205,7 @@ func TestReports(t *testing.T) {
 		"too long":     {`{"Error":"` + strings.Repeat("x", maxReport) + `"}`, 1, "too long"},
 		"no report":    {"x", 1, "invalid character"},
 	} {
-		before := count()
+		before := openFiles(t)
 		l, theirs, err := newGuardLink(guardSpec{Taps: make([]tap, 1)})
 		if err != nil {
 			t.Fatal(err)
@@ -238,10 +228,39 @@ func TestReports(t *testing.T) {
 		l.closeLinks()
 		l.conn.Close()
 		theirs.Close()
-		if after := count(); after != before {
-			t.Errorf("%s: %d descriptors before, %d after", name, before, after)
+		if left := newlyOpen(t, before); left != nil {
+			t.Errorf("%s: left open: %v", name, left)
 		}
 	}
+}
+
+// openFiles are this process's descriptors: their numbers, and what each is.
+func openFiles(t *testing.T) map[string]string {
+	t.Helper()
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil { // not the one of the list itself
+			out[fd] = to
+		}
+	}
+	return out
+}
+
+// newlyOpen are the descriptors that were not there before. A number of those that
+// were is no measure: an earlier test's may be closed at any time.
+func newlyOpen(t *testing.T, before map[string]string) []string {
+	t.Helper()
+	var all []string
+	for fd, to := range openFiles(t) {
+		if before[fd] != to {
+			all = append(all, fd+" -> "+to)
+		}
+	}
+	return all
 }
 
 func TestForbidden(t *testing.T) {
