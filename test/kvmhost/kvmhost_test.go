@@ -232,25 +232,26 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// testMachine: what tests, the jailer and networks need.
+// testMachine: what tests, the jailer and networks need. The order matters: a
+// device that one step makes is there for those after it.
 func testMachine(t *testing.T, h *Host) {
-	for line, want := range map[string]string{
-		"cut -c 1-3 /sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc",
-		"hostname":                               "kvmhost",
-		"grep -wom1 svm /proc/cpuinfo":           "svm",
-		"stat -c %A,%G /dev/kvm | cut -c 1-9,10": "crw-rw----",
-		"stat -f -c %T / /tmp":                   "overlayfs\next2/ext3",
-		"stat -f -c %T /sys/fs/cgroup":           "cgroup2fs",
-		"for c in cpu memory pids; do grep -wo $c /sys/fs/cgroup/cgroup.subtree_control; done":                                            "cpu\nmemory\npids",
-		"cat /sys/class/net/lo/operstate; ls /sys/class/net":                                                                              "unknown\nlo",
-		"ip tuntap add t0 mode tap && ip link add b0 type bridge && ip link set t0 master b0 && ls /sys/class/net":                        "b0\nlo\nt0",
-		"unshare -m sh -c 'mkdir /tmp/r && mount -t tmpfs r /tmp/r && mkdir /tmp/r/old && cd /tmp/r && pivot_root . old && echo pivoted'": "pivoted",
-		"echo x >/etc/kvmhost-test && cat /etc/kvmhost-test":                                                                              "x",
-		"mknod /tmp/null c 1 3 && echo x >/tmp/null && echo device":                                                                       "device",
-		"ulimit -n; ulimit -Hn": "1024\n524288",
+	for _, step := range []struct{ line, want string }{
+		{"cut -c 1-3 /sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc"},
+		{"hostname", "kvmhost"},
+		{"grep -wom1 svm /proc/cpuinfo", "svm"},
+		{"stat -c %A,%G /dev/kvm | cut -c 1-9,10", "crw-rw----"},
+		{"stat -f -c %T / /tmp", "overlayfs\next2/ext3"},
+		{"stat -f -c %T /sys/fs/cgroup", "cgroup2fs"},
+		{"for c in cpu memory pids; do grep -wo $c /sys/fs/cgroup/cgroup.subtree_control; done", "cpu\nmemory\npids"},
+		{"cat /sys/class/net/lo/operstate; ls /sys/class/net", "unknown\nlo"},
+		{"ip tuntap add t0 mode tap && ip link add b0 type bridge && ip link set t0 master b0 && ls /sys/class/net", "b0\nlo\nt0"},
+		{"unshare -m sh -c 'mkdir /tmp/r && mount -t tmpfs r /tmp/r && mkdir /tmp/r/old && cd /tmp/r && pivot_root . old && echo pivoted'", "pivoted"},
+		{"echo x >/etc/kvmhost-test && cat /etc/kvmhost-test", "x"},
+		{"mknod /tmp/null c 1 3 && echo x >/tmp/null && echo device", "device"},
+		{"ulimit -n; ulimit -Hn", "1024\n524288"},
 	} {
-		if got := shell(t, h, nil, line); got != want {
-			t.Errorf("%s: %q, want %q", line, got, want)
+		if got := shell(t, h, nil, step.line); got != step.want {
+			t.Errorf("%s: %q, want %q", step.line, got, step.want)
 		}
 	}
 	if _, err := os.Stat("/etc/kvmhost-test"); err == nil {
