@@ -5,7 +5,9 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -20,8 +22,20 @@ func TestMain(m *testing.M) {
 		if err := networld.Isolate(); err != nil {
 			log.Fatal(err)
 		}
+		heedSignals()
 	}
 	testscript.Main(m, commands)
+}
+
+// heedSignals ends what we were told to ignore, as by nohup or by a shell that
+// started us with &, for what the tests start: programs inherit it, and some tests
+// send them just these signals.
+func heedSignals() {
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 }
 
 // TestScript runs the scripts that need no VM. Each has a root of its own.
