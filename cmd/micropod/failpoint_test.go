@@ -293,7 +293,7 @@ func (s *sweep) dies(d death, point string) {
 		s.t.Fatalf("%s: %v", d.name, err)
 	}
 	// The supervisor may come to it when the command has ended.
-	if !eventually(waitLimit/4, func() bool { b, _ := os.ReadFile(s.hits); return strings.HasPrefix(string(b), point+"\n") }) {
+	if !eventually(waitLimit, func() bool { b, _ := os.ReadFile(s.hits); return strings.HasPrefix(string(b), point+"\n") }) {
 		s.t.Fatalf("%s: %s was not hit: %v\n%s", d.name, point, err, out)
 	}
 	if err := os.Remove(s.hits); err != nil {

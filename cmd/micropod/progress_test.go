@@ -71,7 +71,7 @@ func TestProgressBars(t *testing.T) {
 	}
 	for _, want := range []string{`aaaaaaaaaaaa: Pull complete`, `bbbbbbbbbbbb: Already exists`, `c\\x1b\[2Jc: Downloading`, `d: Pushed`, `f: Mounted from x\\x1b`, `(?m)^end`} {
 		re := regexp.MustCompile(want)
-		if !eventually(10*time.Second, func() bool { return re.Match(shown.all()) }) {
+		if !eventually(time.Minute, func() bool { return re.Match(shown.all()) }) {
 			t.Errorf("the terminal never showed %s but %q", want, shown.all())
 		}
 	}

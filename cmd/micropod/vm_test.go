@@ -303,7 +303,7 @@ func endRoot(t *testing.T, bin, root string) {
 
 // leftLimit is for what has been told to end and takes its last step, here or, of
 // what all roots of a host share, in another root.
-const leftLimit = 20 * time.Second
+const leftLimit = 2 * time.Minute
 
 // checkRoot demands that the program's own ledger of a root is clean, whatever
 // runs there.

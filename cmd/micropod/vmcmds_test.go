@@ -23,7 +23,7 @@ import (
 )
 
 // waitLimit ends a script whose event never comes; VMs are emulated, slowly.
-const waitLimit = 2 * time.Minute
+const waitLimit = 5 * time.Minute
 
 func vmCommands() map[string]scriptCommand {
 	return map[string]scriptCommand{
