@@ -59,8 +59,11 @@ func who(a net.Addr) string {
 }
 
 // patience is for an answer that is not to come; one that is to come is asked for
-// more than once.
-const patience = 400 * time.Millisecond
+// again and again, for as long as a busy machine may need.
+const (
+	patience = 400 * time.Millisecond
+	limit    = time.Minute
+)
 
 // ask is the address that the server sees; "" when there is no answer.
 func (s *space) ask(network, to string) string {
@@ -85,12 +88,11 @@ func (s *space) ask(network, to string) string {
 
 // asks is ask, with patience if an answer is wanted.
 func (s *space) asks(network, to, want string) (got string) {
-	for range 10 {
-		if got = s.ask(network, to); got == want || want == "" {
-			break
+	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		if got = s.ask(network, to); got == want || want == "" || time.Now().After(end) {
+			return got
 		}
 	}
-	return got
 }
 
 // reach is who asks whom, by TCP and UDP, and whom the other then sees: "" is

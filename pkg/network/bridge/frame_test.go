@@ -47,11 +47,22 @@ func (w *wire) send(frame []byte) {
 	}
 }
 
-// until are the frames that came before one that contains last, or before no more
-// came.
+// until are the frames that came before one that contains last.
 func (w *wire) until(last string) (frames [][]byte, found bool) {
-	end := time.Now().Add(20 * patience)
-	for time.Now().Before(end) {
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		more, found := w.came(last)
+		frames = append(frames, more...)
+		if found {
+			return frames, true
+		}
+	}
+	return frames, false
+}
+
+// came are the frames that came before one that contains last, or before no more
+// came.
+func (w *wire) came(last string) (frames [][]byte, found bool) {
+	for end := time.Now().Add(20 * patience); time.Now().Before(end); {
 		buf := make([]byte, 2000)
 		n, from, err := unix.Recvfrom(w.fd, buf, 0)
 		if err != nil {
@@ -263,7 +274,7 @@ func testUnknownPort(t *testing.T, filtered bool) {
 	from.send(ether(gateway, macX, unix.ETH_P_IP, ip4("10.89.1.9", "198.51.100.9", udpHeader(9, 9, "stray"))))
 	from.send(ether(gateway, macX, unix.ETH_P_IP, ip4("10.89.1.2", "198.51.100.9", udpHeader(9, 9, "stray"))))
 	for name, w := range map[string]*wire{"guest": to, "uplink": up} {
-		if _, found := w.until("stray"); found {
+		if _, found := w.came("stray"); found {
 			t.Errorf("a frame of an unknown port came to the %s", name)
 		}
 	}
@@ -284,30 +295,30 @@ func TestLoopback(t *testing.T) {
 		return err
 	})
 	defer socket.Close()
-	came := func() bool {
-		_ = socket.SetReadDeadline(time.Now().Add(patience))
+	came := func(within time.Duration) bool {
+		_ = socket.SetReadDeadline(time.Now().Add(within))
 		_, _, err := socket.ReadFrom(make([]byte, 100))
 		return err == nil
 	}
 	from := l.lan.wire("eth0")
 	lan := l.host.macOf("lan0")
 	packet := ether(lan, macX, unix.ETH_P_IP, ip4(client, "127.0.0.1", udpHeader(9, 8085, "loopback")))
-	if from.send(packet); !came() {
+	if from.send(packet); !came(limit) {
 		t.Fatal("not even without us: this test could not fail")
 	}
 	e := testEndpoint(testNetwork(1), 2)
 	e.Forwards = []Forward{{"udp", netip.MustParseAddrPort("127.0.0.1:8085"), 80}, {"udp", netip.MustParseAddrPort("0.0.0.0:8086"), 80}}
 	g := l.guest(e)
-	if from.send(packet); came() {
+	if from.send(packet); came(patience) {
 		t.Error("a port that is published on loopback is reached from the LAN")
 	}
 	inside := g.wire("eth0")
 	inside.send(ether(l.h.mac(e.Network.Device()).String(), mac2, unix.ETH_P_IP, ip4("10.89.1.2", "127.0.0.1", udpHeader(9, 8085, "loopback"))))
-	if came() {
+	if came(patience) {
 		t.Error("the host's loopback is reached from a guest")
 	}
 	from.send(ether(lan, macX, unix.ETH_P_IP, ip4(client, "127.0.0.1", udpHeader(9, 8086, "loopback"))))
-	if _, found := inside.until("loopback"); found {
+	if _, found := inside.came("loopback"); found {
 		t.Error("a port that is published on all addresses is reached by the loopback address from the LAN")
 	}
 }

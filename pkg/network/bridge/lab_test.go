@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -115,6 +116,9 @@ func cable(t *testing.T, a, b link) {
 	for _, l := range []link{a, b} {
 		l.in.do(l.up)
 	}
+	for _, l := range []link{a, b} {
+		l.in.awaitUp(l.name)
+	}
 }
 
 func (l link) up() error {
@@ -151,6 +155,28 @@ func addAddress(dev netlink.Link, text string) error {
 		a.Flags = unix.IFA_F_NODAD
 	}
 	return netlink.AddrAdd(dev, a)
+}
+
+// awaitUp waits until frames pass links: the kernel notices a carrier later.
+func (s *space) awaitUp(names ...string) {
+	s.t.Helper()
+	s.do(func() error {
+		for _, name := range names {
+			for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+				dev, err := netlink.LinkByName(name)
+				if err != nil {
+					return err
+				}
+				if dev.Attrs().OperState == netlink.OperUp {
+					break
+				}
+				if time.Now().After(end) {
+					return fmt.Errorf("%s is %v", name, dev.Attrs().OperState)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 func (s *space) route(to, via string) {
@@ -277,6 +303,8 @@ func (l *lab) guest(e Endpoint) *space {
 	l.host.do(func() error { return l.h.Join(e) })
 	cable(l.t, link{l.host, e.Device, "", nil}, link{g, "eth0", e.MAC, []string{e.Address.String(), e.Address6.String()}})
 	l.host.do(func() error { return l.h.Plug(e) })
+	l.host.awaitUp(e.Device, e.Network.Device())
+	g.awaitUp("eth0")
 	for _, via := range []netip.Addr{e.Network.Gateway, e.Network.Gateway6} {
 		g.route("", via.String())
 	}

@@ -75,14 +75,14 @@ func closedToPackets(t *testing.T, l *lab, g *space) {
 	gateway := l.h.mac(testNetwork(1).Device()).String()
 	in.send(ether(gateway, mac2, unix.ETH_P_IP, ip4("10.89.1.2", "198.51.100.9", udpHeader(9, 9, "outward"))))
 	in.send(ether(gateway, mac2, unix.ETH_P_IPV6, ip6("fd00:89:1::2", "fd00:1::1", unix.IPPROTO_UDP, udpHeader(9, 9, "outward"))))
-	if _, found := up.until("outward"); found {
+	if _, found := up.came("outward"); found {
 		t.Error("a packet of a guest leaves the host")
 	}
 	router := l.host.macOf("lan0")
 	lan := l.lan.wire("eth0")
 	lan.send(ether(router, macX, unix.ETH_P_IP, ip4(client, "10.89.1.2", udpHeader(9, 9, "inward"))))
 	lan.send(ether(router, macX, unix.ETH_P_IPV6, ip6(client6, "fd00:89:1::2", unix.IPPROTO_UDP, udpHeader(9, 9, "inward"))))
-	if _, found := in.until("inward"); found {
+	if _, found := in.came("inward"); found {
 		t.Error("a packet of the LAN comes to a guest")
 	}
 }
@@ -104,7 +104,11 @@ func (l *lab) snapshot() string {
 // wantSnapshot compares with what there was.
 func (l *lab) wantSnapshot(when, want string) {
 	l.t.Helper()
-	a, b := strings.Split(l.snapshot(), "\n"), strings.Split(want, "\n")
+	got := l.snapshot()
+	for end := time.Now().Add(limit / 6); got != want && time.Now().Before(end); got = l.snapshot() {
+		time.Sleep(100 * time.Millisecond) // a link's state follows
+	}
+	a, b := strings.Split(got, "\n"), strings.Split(want, "\n")
 	for _, s := range a {
 		if !slices.Contains(b, s) {
 			l.t.Errorf("%s there is: %s", when, s)
@@ -180,7 +184,7 @@ func TestConnectionsGoOn(t *testing.T) {
 	defer server.Close()
 	var inside, outside net.Conn
 	g.do(func() (err error) {
-		inside, err = net.DialTimeout("tcp", server.Addr().String(), 20*patience)
+		inside, err = net.DialTimeout("tcp", server.Addr().String(), limit)
 		return err
 	})
 	defer inside.Close()
@@ -192,7 +196,7 @@ func TestConnectionsGoOn(t *testing.T) {
 	for _, change := range []func(){func() {}, func() { l.restore(e) }, func() { l.host.run("nft flush ruleset"); l.restore(e) }} {
 		change()
 		for _, way := range [][2]net.Conn{{inside, outside}, {outside, inside}} {
-			_ = way[1].SetDeadline(time.Now().Add(20 * patience))
+			_ = way[1].SetDeadline(time.Now().Add(limit))
 			if _, err := way[0].Write([]byte("?")); err != nil {
 				t.Fatal(err)
 			}

@@ -20,7 +20,7 @@ func TestSourceRoute(t *testing.T) {
 	options := append([]byte{131, 7, 4}, netip.MustParseAddr("169.254.169.254").AsSlice()...)
 	packet := ip4Options("10.89.1.2", "10.89.1.1", append(options, 0), udpHeader(9, 9, "routed"))
 	in.send(ether(l.h.mac(e.Network.Device()).String(), mac2, unix.ETH_P_IP, packet))
-	if _, found := up.until("routed"); found {
+	if _, found := up.came("routed"); found {
 		t.Error("a guest sends to a denied address by way of its gateway")
 	}
 }
