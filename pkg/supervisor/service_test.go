@@ -26,7 +26,9 @@ func (l *life) serve(ours, theirs net.Conn, lock *state.FileLock) {
 func service(t *testing.T, vm *fakeVM) *life {
 	return begin(t, vm, func(p *Plan) {
 		p.Service, p.Start = true, api.StartRequest{}
-		p.Limits.Shutdown = time.Second
+		if vm.noShutdown {
+			p.Limits.Shutdown = time.Second
+		}
 	})
 }
 

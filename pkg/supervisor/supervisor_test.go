@@ -280,7 +280,7 @@ func begin(t *testing.T, vm *fakeVM, change func(*Plan)) *life {
 		Setup: api.SetupRequest{Token: "secret"},
 		Start: api.StartRequest{ID: "c1", Stdin: true},
 		Log:   logdriver.Spec{Path: paths.Log()}, StopSignal: 15, StopTimeout: time.Minute,
-		Limits: Limits{Boot: 20 * time.Second, Call: 20 * time.Second, Kill: 20 * time.Second, Shutdown: 20 * time.Second, Attached: 20 * time.Second},
+		Limits: Limits{Boot: time.Minute, Call: time.Minute, Kill: time.Minute, Shutdown: time.Minute, Attached: time.Minute},
 	}
 	if change != nil {
 		change(&p)
@@ -547,7 +547,7 @@ func TestStop(t *testing.T) {
 			l := begin(t, vm, func(p *Plan) {
 				p.StopTimeout = short
 				if c.dead {
-					p.Limits.Kill = short
+					p.Limits.Kill = time.Second // SIGKILL has to be asked for before
 				} else if c.ignore == nil {
 					p.StopTimeout = time.Minute
 				}
@@ -656,7 +656,7 @@ func TestEndBesideAPauseWithoutAnswer(t *testing.T) {
 				// Who waits for the call waits until the test is given up.
 				p.Limits.Call, p.Limits.Kill, p.StopTimeout = time.Hour, 50*time.Millisecond, 50*time.Millisecond
 				if c.ignore == nil {
-					p.Limits.Kill = 20 * time.Second
+					p.Limits.Kill = time.Minute
 				}
 			})
 			<-l.outcome
