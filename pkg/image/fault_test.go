@@ -295,7 +295,7 @@ func TestCancel(t *testing.T) {
 	}
 	r.CloseClientConnections()
 	http.DefaultClient.CloseIdleConnections()
-	for range 200 { // goroutines end a moment after their connections
+	for range 6000 { // goroutines end a moment after their connections
 		if runtime.NumGoroutine() <= before {
 			return
 		}

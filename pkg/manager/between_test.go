@@ -234,7 +234,7 @@ func TestServedContainerDoesNotRun(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			// Who waits waits for longer than this.
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if err := verb(ctx); err != nil {
 				t.Error(err)

@@ -44,23 +44,23 @@ func TestJoinedSockets(t *testing.T) {
 	} {
 		for _, proto := range []string{"udp", "tcp"} {
 			for from, to := range map[string]string{guest: at, "[::1]": at6} {
-				if got, err := question(proto, from, to, c.name); err != nil || got != c.want {
+				if got, err := question(proto, from, to, c.name, time.Minute); err != nil || got != c.want {
 					t.Errorf("%s of %s, asked at %s: %q, %v; want %s", proto, c.name, to, got, err, c.want)
 				}
 			}
 		}
 	}
 	for _, proto := range []string{"udp", "tcp"} {
-		if got, err := question(proto, other, at, "web."); err == nil {
+		if got, err := question(proto, other, at, "web.", time.Second); err == nil {
 			t.Errorf("%s of another guest: %q", proto, got)
 		}
 	}
 }
 
 // question asks for an address from one, and returns it or what is said instead.
-func question(proto, from, to, name string) (string, error) {
+func question(proto, from, to, name string, limit time.Duration) (string, error) {
 	local, _ := net.ResolveTCPAddr("tcp", from+":0")
-	d := net.Dialer{LocalAddr: local, Timeout: time.Second}
+	d := net.Dialer{LocalAddr: local, Timeout: limit}
 	if proto == "udp" {
 		d.LocalAddr = &net.UDPAddr{IP: local.IP}
 	}
@@ -69,7 +69,7 @@ func question(proto, from, to, name string) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(time.Second))
+	c.SetDeadline(time.Now().Add(limit))
 	m := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: 7, RecursionDesired: true},
 		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},

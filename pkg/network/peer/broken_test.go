@@ -53,7 +53,7 @@ func raw(t *testing.T, socket string) *net.UnixConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	return c
 }
 
@@ -127,7 +127,7 @@ func TestLimits(t *testing.T) {
 // soon opens a flow once there is room.
 func soon(t *testing.T, socket string, r Request) relay.Socket {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		c, err := DialUDP(t.Context(), socket, r)
 		if err == nil {
 			t.Cleanup(func() { c.Close() })

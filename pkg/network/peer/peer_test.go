@@ -100,7 +100,7 @@ func server(t *testing.T, serve func(*net.TCPConn)) uint16 {
 
 func dialTCP(t *testing.T, socket string, r Request) (relay.Stream, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return DialTCP(ctx, socket, r)
 }
@@ -215,7 +215,7 @@ func echoed(c relay.Socket, text string) error {
 	if _, err := c.Write([]byte(text)); err != nil {
 		return err
 	}
-	return c.Receive(time.Now().Add(20*time.Second), &relay.Buffers{}, func(b []byte) error {
+	return c.Receive(time.Now().Add(time.Minute), &relay.Buffers{}, func(b []byte) error {
 		if string(b) != text {
 			return fmt.Errorf("%d bytes came back", len(b))
 		}

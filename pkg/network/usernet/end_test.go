@@ -50,9 +50,9 @@ func TestResets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		s := <-accepted
-		s.SetDeadline(time.Now().Add(20 * time.Second))
+		s.SetDeadline(time.Now().Add(time.Minute))
 		return c, s
 	}
 	c, s := open()
@@ -112,7 +112,7 @@ func TestCloseUnderLoad(t *testing.T) {
 	load(t, n, guest)
 	started := time.Now()
 	n.Close()
-	if took := time.Since(started); took > 10*time.Second {
+	if took := time.Since(started); took > time.Minute {
 		t.Errorf("Close took %s", took)
 	}
 	stop()
@@ -124,7 +124,7 @@ func TestCloseUnderLoad(t *testing.T) {
 // settled waits until no more than some goroutines are there, or tells them.
 func settled(want int) string {
 	var list []string
-	for range 300 {
+	for range 6000 {
 		if list = ours(); len(list) <= want {
 			return ""
 		}

@@ -51,7 +51,7 @@ func ask(t *testing.T, c net.Conn, proto, name string) dnsmessage.Message {
 	if proto == "tcp" {
 		b, skip = append([]byte{0, byte(len(b))}, b...), 2
 	}
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Write(b); err != nil {
 		t.Fatal(err)
 	}

@@ -160,7 +160,7 @@ func TestPeerReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Write([]byte("two bytes and more"))
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("after a reset: %v", err)
 	}
@@ -180,7 +180,7 @@ func TestLostPeer(t *testing.T) {
 	}
 	defer c.Close()
 	lost.Close()
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("after the loss: %v", err)
 	}
@@ -232,7 +232,7 @@ func TestPeerRefused(t *testing.T) {
 			c.Close()
 			t.Errorf("connected to %s", to)
 		}
-		if d := time.Since(begun); d > 10*time.Second {
+		if d := time.Since(begun); d > time.Minute {
 			t.Errorf("%s is refused after %v", to, d)
 		}
 	}

@@ -140,7 +140,7 @@ func TestSamePortAgain(t *testing.T) {
 	before := len(n.stack.RegisteredEndpoints())
 	from, to := full(netip.AddrPortFrom(guestNet.Addr(), 5000)), full(netip.AddrPortFrom(elsewhere, port))
 	for range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		c, err := gonet.DialTCPWithBind(ctx, guest, from, to, ipv4.ProtocolNumber)
 		cancel()
 		if err != nil {
@@ -158,7 +158,7 @@ func TestSamePortAgain(t *testing.T) {
 // fewEndpoints waits until a stack has no more than most.
 func fewEndpoints(t *testing.T, s *stack.Stack, most int) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); len(s.RegisteredEndpoints()) > most; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); len(s.RegisteredEndpoints()) > most; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d endpoints, want %d", len(s.RegisteredEndpoints()), most)
 		}

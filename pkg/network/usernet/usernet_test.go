@@ -114,7 +114,7 @@ func newGuestAt(t *testing.T, f *os.File, at netip.Prefix) (s *stack.Stack, stop
 
 func dialFrom(t *testing.T, s *stack.Stack, to netip.AddrPort) (*gonet.TCPConn, error) {
 	t.Helper()
-	return dialFor(t, s, to, 20*time.Second)
+	return dialFor(t, s, to, time.Minute)
 }
 
 func dialFor(t *testing.T, s *stack.Stack, to netip.AddrPort, limit time.Duration) (*gonet.TCPConn, error) {
