@@ -29,7 +29,8 @@ import (
 
 const (
 	testToken = "0123456789abcdef0123456789abcdef"
-	bootLimit = 3 * time.Minute // emulation on a busy machine
+	bootLimit = 3 * time.Minute  // emulation on a busy machine
+	lifeLimit = 20 * time.Minute // of a VM in which many containers run
 )
 
 // missing skips, or fails where everything is expected to be there.
@@ -281,7 +282,7 @@ func bootWith(t testing.TB, change func(*vmm.Config), disks ...vmm.Disk) *guestV
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	ctx, cancel := context.WithTimeout(context.Background(), bootLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), lifeLimit)
 	t.Cleanup(cancel)
 	vm := &guestVM{t: t, sock: filepath.Join(dir, "v.sock"), console: filepath.Join(dir, "console.log"), ctx: ctx}
 	l, err := agent.Listen(vm.sock)
@@ -306,7 +307,7 @@ func bootWith(t testing.TB, change func(*vmm.Config), disks ...vmm.Disk) *guestV
 			t.Logf("console:\n%s", text)
 		}
 	})
-	accept, stop := context.WithCancel(ctx)
+	accept, stop := context.WithTimeout(ctx, bootLimit)
 	go func() { // a VM that ends early must not cost the whole limit
 		select {
 		case <-vm.machine.Done():
