@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -70,7 +71,13 @@ func checkHandedOver(t *testing.T, name string, mtu int) {
 	if err := (tap{Name: name}).up(); err != nil {
 		t.Fatal(err)
 	}
-	if dev, err = net.InterfaceByName(name); err != nil || dev.Flags&net.FlagRunning == 0 {
+	// The kernel notices a carrier a moment later.
+	dev, err = net.InterfaceByName(name)
+	for end := time.Now().Add(time.Minute); err == nil && dev.Flags&net.FlagRunning == 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+		dev, err = net.InterfaceByName(name)
+	}
+	if err != nil || dev.Flags&net.FlagRunning == 0 {
 		t.Errorf("%+v, %v, want it running", dev, err)
 	}
 }
