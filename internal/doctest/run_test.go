@@ -204,7 +204,7 @@ func (u *user) terminal(t *testing.T, b block) {
 	}
 	defer tty.Close()
 	// Only a broken program needs it.
-	timer := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
+	timer := time.AfterFunc(10*time.Minute, func() { cmd.Process.Kill() })
 	defer timer.Stop()
 	var out bytes.Buffer
 	asked := false
@@ -251,7 +251,7 @@ func (u *user) transcript(t *testing.T, b block) {
 		}
 		ok := try()
 		// What a container prints arrives a moment after it was started.
-		for end := time.Now().Add(20 * time.Second); !ok && looksOnly(s.command) && time.Now().Before(end); {
+		for end := time.Now().Add(2 * time.Minute); !ok && looksOnly(s.command) && time.Now().Before(end); {
 			time.Sleep(100 * time.Millisecond)
 			ok = try()
 		}

@@ -143,7 +143,7 @@ func TestCPUBelowCountsDescendants(t *testing.T) {
 		exec.Command("kill", "-9", strings.TrimSpace(string(pid[:n]))).Run()
 		cmd.Wait()
 	}()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		used, err := cpuBelow(os.Getpid())
 		if err != nil {
 			t.Fatal(err)

@@ -179,7 +179,7 @@ func testKill(t *testing.T, h *Host) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	gone := "for i in $(seq 100); do grep -zqsx 98765 /proc/[0-9]*/cmdline || exit 0; sleep 0.1; done; exit 1"
+	gone := "for i in $(seq 600); do grep -zqsx 98765 /proc/[0-9]*/cmdline || exit 0; sleep 0.1; done; exit 1"
 	if code, err := h.Run(t.Context(), Command{Args: []string{"sh", "-c", gone}}); code != 0 || err != nil {
 		t.Errorf("the child is there: %d, %v", code, err)
 	}
