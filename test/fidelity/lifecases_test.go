@@ -72,7 +72,7 @@ func lifeScenarios() []scenario {
 			state("pause"),
 			{name: "exec in a paused container", args: []string{"exec", "NAME", "/probe"}},
 			{name: "unpause", args: []string{"unpause", "NAME"}},
-			{name: "stop, SIGTERM", args: []string{"stop", "NAME"}},
+			{name: "stop, SIGTERM", args: []string{"stop", "-t", "120", "NAME"}},
 			logs("stop, SIGTERM"), state("stop, SIGTERM"),
 			{name: "wait for what has ended", args: []string{"wait", "NAME"}},
 			{name: "exec in a stopped container", args: []string{"exec", "NAME", "/probe"}},
@@ -85,11 +85,11 @@ func lifeScenarios() []scenario {
 		}},
 		{name: "stopsignal", image: "stop", cases: []testCase{{name: "container of stopsignal"}}, steps: []step{
 			ready("STOPSIGNAL"),
-			{name: "STOPSIGNAL", args: []string{"stop", "NAME"}}, logs("STOPSIGNAL"), state("STOPSIGNAL"),
+			{name: "STOPSIGNAL", args: []string{"stop", "-t", "120", "NAME"}}, logs("STOPSIGNAL"), state("STOPSIGNAL"),
 		}},
 		{name: "stop-signal", image: "stop", cases: []testCase{{name: "container of stop-signal", flags: []string{"--stop-signal", "TERM"}}}, steps: []step{
 			ready("run --stop-signal"),
-			{name: "run --stop-signal", args: []string{"stop", "NAME"}}, logs("run --stop-signal"), state("run --stop-signal"),
+			{name: "run --stop-signal", args: []string{"stop", "-t", "120", "NAME"}}, logs("run --stop-signal"), state("run --stop-signal"),
 		}},
 		{name: "stop-timeout", image: "plain", command: []string{"/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"}, cases: []testCase{{name: "container of stop-timeout", flags: []string{"--stop-timeout", "1"}}}, steps: []step{
 			ready("run --stop-timeout"),

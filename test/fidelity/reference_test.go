@@ -208,7 +208,12 @@ func removeMounted(dir string) error {
 			return fmt.Errorf("unmount %s: %w", p, err)
 		}
 	}
-	return os.RemoveAll(dir)
+	// A shim that ends may still write there.
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		if err := os.RemoveAll(dir); err == nil || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // removeCgroups removes the empty cgroups of the engine, in every hierarchy.
