@@ -170,7 +170,11 @@ func (d *daemonProcess) start(t *testing.T, bin string, args ...string) {
 		// The signal comes when this thread ends, not the process.
 		runtime.LockOSThread()
 		defer close(d.ended)
-		err := cmd.Start()
+		// Containers inherit it, and ours may be nicer.
+		err := unix.Setpriority(unix.PRIO_PROCESS, 0, 0)
+		if err == nil {
+			err = cmd.Start()
+		}
 		started <- err
 		if err == nil {
 			_ = cmd.Wait()
