@@ -104,6 +104,11 @@ func noneOf(f field, bits uint32) match {
 	return masked(expr.CmpOpEq, f, native(bits), native(0))
 }
 
+// not is true of a packet that has another of our marks, or none.
+func not(bit uint32) match {
+	return masked(expr.CmpOpNeq, packetMark(), native(seen|passed), native(bit))
+}
+
 func native(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
 
 func ipv4() match { return is(networkFamily(), unix.NFPROTO_IPV4) }

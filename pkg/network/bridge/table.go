@@ -59,7 +59,7 @@ const (
 // is in the sets.
 func chains() []chain {
 	return []chain{
-		guardChain(), apartChain(), arriveChain(), publishChain(), arrivedChain(),
+		guardChain(), apartChain(), admitChain(), arriveChain(), publishChain(), arrivedChain(),
 		guestChain(), inputChain(), forwardChain(), translateChain(), leaveChain(),
 	}
 }
@@ -109,15 +109,24 @@ func apartChain() chain {
 // arriveChain is the first that sees a packet of a bridge.
 func arriveChain() chain {
 	notLoopback := isNot(iifname(), name("lo")...)
+	to127 := is(payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 1), 127)
 	return chain{
 		nftables.TableFamilyINet, "arrive", nftables.ChainTypeFilter, unix.NF_INET_PRE_ROUTING, priorityFirst, []rule{
 			// Where somebody set route_localnet, 127.0.0.1 is reached from the
 			// link; a port that is published there is not to be.
-			{"published on loopback", []match{notLoopback, ipv4(), in("loopback", protocol(), destination4(), port()), drop()}},
-			{"published on loopback", []match{notLoopback, ipv6(), in("loopback6", protocol(), destination6(), port()), drop()}},
+			{"published on loopback", []match{ipv4(), to127, notLoopback, in("loopback", protocol(), destination4(), port()), drop()}},
+			{"published on loopback", []match{ipv6(), notLoopback, in("loopback6", protocol(), destination6(), port()), drop()}},
+			{"of a guest", []match{in("bridges", iifname()), jump("admit")}},
 			// Somebody deleted its bridge.
 			{"a port without its bridge", []match{in("devices", iifname()), drop()}},
-			{"not of a guest", []match{notIn("bridges", iifname()), accept()}},
+		},
+	}
+}
+
+// admitChain lets in what comes of a guest.
+func admitChain() chain {
+	return chain{
+		nftables.TableFamilyINet, "admit", "", 0, 0, []rule{
 			{"unknown port", []match{noneOf(packetMark(), seen), drop()}},
 			{"not of this network", []match{ipv4(), notIn("guests", iifname(), source4()), drop()}},
 			{"not of this network", []match{
@@ -125,7 +134,7 @@ func arriveChain() chain {
 			}},
 			{"link-local, metadata", []match{ipv4(), in("denied", destination4()), reject()}},
 			{"metadata, IPv4 in disguise", []match{ipv6(), in("denied6", destination6()), reject()}},
-			{"", []match{mark(passed)}},
+			{"", []match{mark(passed), accept()}},
 		},
 	}
 }
@@ -165,7 +174,7 @@ func publishChain() chain {
 func arrivedChain() chain {
 	return chain{
 		nftables.TableFamilyINet, "arrived", nftables.ChainTypeFilter, unix.NF_INET_PRE_ROUTING, priorityLast, []rule{
-			{"", []match{in("bridges", iifname()), mark(passed)}},
+			{"", []match{not(passed), in("bridges", iifname()), mark(passed)}},
 		},
 	}
 }
