@@ -182,8 +182,8 @@ func (n *networker) startAt(qemu, network, subnet, address, mtu string) (id stri
 // startGuest starts a guest with the servers; qemu is the directory of its QEMU, ""
 // for that on PATH. A guest from a template has the devices that the template had.
 func (n *networker) startGuest(qemu string, flags ...string) (id string, err error) {
-	args := append([]string{"--root", n.root, "--templates=false", "run", "--detach", "--vmm", "qemu"}, flags...)
-	cmd := n.command(n.bin, append(args, n.source(), "sh", "-c", servers)...)
+	args := append([]string{"--root", n.root, "--templates=false", "run", "--detach"}, append(n.flags, flags...)...)
+	cmd := n.command(n.bin, append(args, n.image, "sh", "-c", servers)...)
 	if qemu != "" {
 		cmd.Env = append(os.Environ(), "PATH="+qemu+":"+os.Getenv("PATH"))
 	}
