@@ -238,17 +238,20 @@ func consistent[T any](list func() (T, error)) (got T, err error) {
 	return got, err
 }
 
-// deviceNames are those of all devices of the host.
-func deviceNames() (map[string]bool, error) {
+// pluggedIn are those whose device has been in its network: by its alias, which it
+// gets there and keeps when somebody deletes the bridge.
+func (h Host) pluggedIn() (map[part]bool, error) {
 	links, err := consistent(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
-	names := map[string]bool{}
+	parts := map[part]bool{}
 	for _, l := range links {
-		names[l.Attrs().Name] = true
+		if vm, ours := strings.CutPrefix(l.Attrs().Alias, h.alias("")); ours {
+			parts[part{vm, l.Attrs().Name}] = true
+		}
 	}
-	return names, nil
+	return parts, nil
 }
 
 // bridges are the names of those that are ours.

@@ -41,11 +41,12 @@ func (h Host) Restore(all func() ([]Endpoint, error), reserved func(bridge strin
 	})
 }
 
-// Intact is that there is nothing to Restore: all endpoints whose device is on the
-// host have what they need, and nobody has anything who is not in all. Of one
-// without a device the VM is about to start, or has ended: it has what it needs, a
-// part of that or nothing, and whoever starts or ends it does the rest. So many that
-// start at once do not take each other for a firewall that was flushed.
+// Intact is that there is nothing to Restore: all endpoints whose device was plugged
+// in have what they need, and nobody has anything who is not in all. Of any other the
+// VM is about to start, perhaps with its device there already, or has ended: it has
+// what it needs, a part of that or nothing, and whoever starts or ends it does the
+// rest. So many that start at once do not take each other for a firewall that was
+// flushed.
 //
 // It looks at the sets and counts the rules. All and reserved are those of Restore.
 func (h Host) Intact(all func() ([]Endpoint, error), reserved func(bridge string) bool) (intact bool, err error) {
@@ -54,7 +55,7 @@ func (h Host) Intact(all func() ([]Endpoint, error), reserved func(bridge string
 		if err != nil {
 			return err
 		}
-		devices, err := deviceNames()
+		plugged, err := h.pluggedIn()
 		if err != nil {
 			return err
 		}
@@ -62,8 +63,8 @@ func (h Host) Intact(all func() ([]Endpoint, error), reserved func(bridge string
 		if err != nil {
 			return err
 		}
-		without := func(e Endpoint) bool { return !devices[e.Device] }
-		must, err := contentsOf(slices.DeleteFunc(slices.Clone(endpoints), without))
+		unplugged := func(e Endpoint) bool { return !plugged[e.part()] }
+		must, err := contentsOf(slices.DeleteFunc(slices.Clone(endpoints), unplugged))
 		if err != nil {
 			return err
 		}

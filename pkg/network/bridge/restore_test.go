@@ -233,6 +233,9 @@ func TestIntactBetween(t *testing.T) {
 	l.wantIntact(true, starting)
 	l.guest(running)
 	l.wantIntact(true, running, starting, elsewhere)
+	// Its VMM is quicker than its rules.
+	cable(t, link{l.host, starting.Device, "", nil}, link{newSpace(t), "eth0", starting.MAC, nil})
+	l.wantIntact(true, running, starting, elsewhere)
 	for _, e := range []Endpoint{starting, elsewhere} {
 		l.host.do(func() error { return l.h.Join(e) })
 	}
@@ -245,7 +248,8 @@ func TestIntactBetween(t *testing.T) {
 	l.wantIntact(true, running, starting, elsewhere)
 	l.host.run("nft flush ruleset")
 	l.wantIntact(false, running, starting)
-	l.wantIntact(true, starting) // whoever joins makes the rules
+	l.wantIntact(true, testEndpoint(n, 4)) // whoever joins makes the rules
+	l.wantIntact(false, starting) // Restore has plugged its device in
 }
 
 // TestJoinMends is that a rule which somebody deleted is there again after what
