@@ -34,7 +34,8 @@ done
 `
 
 // TestBridgeFailpoints kills supervisors at the points between a free address and a
-// free network, in a world of its own.
+// free network, in a world of its own. The network is made beside the VM's start: who
+// dies at a point of one of them is anywhere in the other.
 func TestBridgeFailpoints(t *testing.T) {
 	kernel, images := os.Getenv("MICROPOD_TEST_KERNEL"), os.Getenv("MICROPOD_TEST_IMAGES")
 	if kernel == "" || images == "" {

@@ -28,7 +28,7 @@ type Names struct {
 }
 
 // Joined is a NIC in a bridge network, as its VM's supervisor has it. Nothing of it
-// is on the host before Join. Use from one goroutine.
+// is on the host before Join. Use from one goroutine at a time.
 type Joined struct {
 	b     Bridge
 	ports *publish.Server

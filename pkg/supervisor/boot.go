@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"slices"
@@ -23,7 +24,9 @@ type step struct {
 
 // boot are the steps to a guest with its file systems in place.
 func (s *supervisor) boot() []step {
-	return []step{{"network", s.startNetwork}, {"vmm", s.startVMM}, {"boot", s.awaitAgent}, {"setup", s.setup}}
+	return []step{
+		{phaseNetwork, s.startNetwork}, {"vmm", s.startVMM}, {"boot", s.awaitAgent}, {"join", s.awaitJoin}, {"setup", s.setup},
+	}
 }
 
 // runSteps returns the name of the step that failed.
@@ -31,6 +34,10 @@ func (s *supervisor) runSteps(steps []step) (phase string, err error) {
 	for _, step := range steps {
 		begun := time.Now()
 		if err := step.run(); err != nil {
+			// Whatever else was under way was given up for it.
+			if n := (*networkError)(nil); errors.As(context.Cause(s.booting), &n) {
+				return phaseNetwork, n.err
+			}
 			return step.name, err
 		}
 		s.timing(step.name, time.Since(begun))
@@ -66,25 +73,25 @@ func (s *supervisor) startVMM() error {
 		return err
 	}
 	failpoint.Here(failpoint.SupervisorAwaiting)
-	ctx, cancel := context.WithTimeout(s.ctx, s.plan.Limits.Boot)
+	ctx, cancel := context.WithTimeout(s.booting, s.plan.Limits.Boot)
 	defer cancel()
 	if s.machine, err = s.driver.Start(ctx, s.plan.VM); err != nil {
 		return err
 	}
 	failpoint.HereOr(failpoint.SupervisorVMM, s.machine.PID)
 	s.status.VMM = state.IdentifyProcess(s.machine.PID())
-	if err := s.joinNetwork(); err != nil {
+	// On disk before anything else: who finds us dead knows what to look for.
+	if err := s.record(); err != nil {
 		return err
 	}
-	// On disk before anything else: who finds us dead knows what to look for.
-	err = s.record()
 	failpoint.HereOr(failpoint.SupervisorKnown, s.machine.PID)
-	return err
+	close(s.devices)
+	return s.attachNetwork()
 }
 
 // awaitAgent waits for the guest's hello, the end of the VM, or the limit.
 func (s *supervisor) awaitAgent() error {
-	ctx, cancel := context.WithTimeout(s.ctx, s.plan.Limits.Boot)
+	ctx, cancel := context.WithTimeout(s.booting, s.plan.Limits.Boot)
 	defer cancel()
 	go func() {
 		select {

@@ -64,8 +64,8 @@ func (s *supervisor) guestError(err error) error {
 
 // bootError explains why the agent did not answer.
 func (s *supervisor) bootError(err error) error {
-	if s.ctx.Err() != nil {
-		return context.Cause(s.ctx)
+	if s.booting.Err() != nil {
+		return context.Cause(s.booting)
 	}
 	select {
 	case <-s.machine.Done():

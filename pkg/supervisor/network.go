@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/micropod/micropod/pkg/events"
 	"github.com/micropod/micropod/pkg/network"
@@ -18,6 +19,8 @@ type nic struct {
 	told   bool // that it is in its network
 }
 
+func (n *nic) bridged() bool { return n.joined != nil }
+
 // startNetwork takes what the VM's NICs need, the published ports first: what
 // cannot be had is known before anything is booted.
 func (s *supervisor) startNetwork() error {
@@ -32,13 +35,14 @@ func (s *supervisor) startNetwork() error {
 		return err
 	}
 	for i, n := range s.nics {
-		if n.joined != nil {
-			if err := n.joined.Join(); err != nil {
-				return fmt.Errorf("join network %s: %w", s.plan.NICs[i].Name, err)
-			}
+		if n.user != nil {
+			s.tellNetwork(events.ActionConnect, s.plan.NICs[i])
+			n.told = true
 		}
-		s.tellNetwork(events.ActionConnect, s.plan.NICs[i])
-		s.nics[i].told = true
+	}
+	if slices.ContainsFunc(s.nics, (*nic).bridged) {
+		s.joined = make(chan struct{})
+		go s.join()
 	}
 	return nil
 }
@@ -50,7 +54,7 @@ func (s *supervisor) startNIC(n network.NIC) error {
 		MTU: n.MTU(), Internal: n.Internal(),
 	}
 	var err error
-	var started nic
+	started := &nic{}
 	if n.User != nil {
 		if started.user, err = n.User.Start(s.names(), s.answers().peer, len(s.plan.NICs), s.log); err != nil {
 			return err
@@ -90,13 +94,10 @@ func bindings(ports []network.Port) []state.PortBinding {
 	return out
 }
 
-// joinNetwork connects the VM's NICs with their networks.
-func (s *supervisor) joinNetwork() error {
+// attachNetwork connects the VM's NICs of user mode with their networks.
+func (s *supervisor) attachNetwork() error {
 	for i, n := range s.nics {
-		if n.joined != nil {
-			if err := n.joined.Plug(); err != nil {
-				return fmt.Errorf("plug into network %s: %w", s.plan.NICs[i].Name, err)
-			}
+		if n.bridged() {
 			continue
 		}
 		l, ok := s.machine.(vmm.Linker)

@@ -17,10 +17,14 @@ func (s *supervisor) release() {
 	if s.agent != nil {
 		s.agent.Close()
 	}
+	s.stopBoot(nil)
 	if s.machine != nil {
 		if err := s.machine.Kill(); err != nil {
 			s.log.Error("end the VM", "err", err)
 		}
+	}
+	if s.joined != nil {
+		<-s.joined
 	}
 	failpoint.Here(failpoint.SupervisorKilled)
 	s.leaveNetwork()

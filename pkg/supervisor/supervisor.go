@@ -57,12 +57,15 @@ type supervisor struct {
 	// ctx ends when the VM is to be killed.
 	ctx  context.Context
 	kill context.CancelCauseFunc
+	// booting ends with ctx, and when the VM's networks cannot be had.
+	booting  context.Context
+	stopBoot context.CancelCauseFunc
 
 	keep atomic.Bool // whatever the plan says of AutoRemove
 
 	listener *agent.Listener
 	machine  vmm.Machine
-	nics     []nic        // those of the plan that were started
+	nics     []*nic       // those of the plan that were started
 	peers    *peer.Server // nil without a network of driver user
 	agent    *agent.Client
 	stdio    *agent.Stdio
@@ -70,6 +73,8 @@ type supervisor struct {
 
 	running   chan struct{} // closed when agent and stdio may be used
 	ended     chan struct{} // closed when the container's process has ended
+	devices   chan struct{} // closed when the VM has its network devices
+	joined    chan struct{} // closed when nobody works at the networks any more; nil before
 	logClosed chan struct{} // closed when the log will not grow any more
 }
 
@@ -206,7 +211,9 @@ func (s *supervisor) begin() error {
 // fresh prepares what belongs to any VM.
 func (s *supervisor) fresh() {
 	s.running, s.ended, s.logClosed = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s.devices = make(chan struct{})
 	s.ctx, s.kill = context.WithCancelCause(context.Background())
+	s.booting, s.stopBoot = context.WithCancelCause(s.ctx)
 	s.status = state.Status{Phase: state.PhaseStarting}
 	if s.before != nil {
 		s.status = *s.before

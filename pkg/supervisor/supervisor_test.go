@@ -45,6 +45,9 @@ type fakeVM struct {
 	frozen     bool       // never answers a pause, see freezing
 
 	freezing chan struct{} // told of each pause that is not answered
+	started  chan struct{} // told of a VM that runs, unless nil
+	atSetup  func()        // called before setup is answered, unless nil
+	stuck    bool          // never comes up
 
 	rest time.Duration // before the first start, by a restart policy
 
@@ -66,14 +69,19 @@ type fakeMachine struct {
 	stdio    chan net.Conn
 	checks   chan net.Conn // streams of health checks
 	signal   chan int
+	taps     []*os.File
 }
 
 func (f *fakeVM) Name() string                           { return "fake" }
 func (f *fakeVM) Probe(context.Context) vmm.Availability { return vmm.Availability{OK: true} }
 
-func (f *fakeVM) Start(_ context.Context, c vmm.Config) (vmm.Machine, error) {
+func (f *fakeVM) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 	if f.startsOnce && f.m != nil {
 		return nil, errors.New("no more VMs")
+	}
+	if f.stuck {
+		<-ctx.Done()
+		return nil, ctx.Err()
 	}
 	l, err := net.Listen("unix", c.VsockPath)
 	if err != nil {
@@ -83,8 +91,18 @@ func (f *fakeVM) Start(_ context.Context, c vmm.Config) (vmm.Machine, error) {
 		return nil, err
 	}
 	m := &fakeMachine{vm: f, dies: f.dies || f.diesOnce && f.m == nil, c: c, done: make(chan struct{}), listener: l, stdio: make(chan net.Conn, 1), checks: make(chan net.Conn, 1), signal: make(chan int, 8)}
+	for _, n := range c.NICs {
+		tap, err := vmm.NewTAP(n.Device, n.MTU)
+		if err != nil {
+			return nil, err
+		}
+		m.taps = append(m.taps, tap)
+	}
 	f.m = m
 	go m.accept()
+	if f.started != nil {
+		defer func() { f.started <- struct{}{} }()
+	}
 	if !f.silent {
 		go m.control()
 	}
@@ -102,6 +120,9 @@ func (m *fakeMachine) Kill() error {
 		defer m.mu.Unlock()
 		for _, c := range m.conns {
 			c.Close()
+		}
+		for _, t := range m.taps {
+			t.Close()
 		}
 		close(m.done)
 	})
@@ -165,6 +186,9 @@ func (m *fakeMachine) answer(c net.Conn, r api.Request) {
 		var s api.SetupRequest
 		json.Unmarshal(r.Params, &s)
 		m.vm.tokens = append(m.vm.tokens, s.Token)
+		if m.vm.atSetup != nil {
+			m.vm.atSetup()
+		}
 		if m.vm.garbage {
 			c.Write([]byte("\xff\xff\xff\xff\xff not a frame"))
 			return

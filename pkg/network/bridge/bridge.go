@@ -3,8 +3,8 @@
 // what where. It talks netlink and runs no program. docs/bridge.md has the path of
 // a packet.
 //
-// An endpoint joins before its VMM makes the device, is plugged when the device is
-// there, and leaves when the VM has ended; each may be done again. A network's
+// An endpoint joins, whether its VMM has made the device or not, is plugged when that
+// is there too, and leaves when the VM has ended; each may be done again. A network's
 // bridge and its elements in the tables are there while an endpoint is joined to
 // it. What is on the host is never asked for what should be: that is in the
 // records of the caller, so a firewall that somebody flushed is made again from
