@@ -32,6 +32,7 @@ type Names struct {
 type Joined struct {
 	b     Bridge
 	ports *publish.Server
+	place *bridge.Place // nil before Join
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -98,12 +99,15 @@ func (j *Joined) Published() []Port { return j.ports.Ports() }
 
 // Join makes what the NIC needs on the host, but for its device. Where bridge
 // networks cannot be had at all, the error says why.
-func (j *Joined) Join() error { return bridge.Why(j.b.Host.Join(j.b.Endpoint)) }
+func (j *Joined) Join() error {
+	j.place = j.b.Host.Place(j.b.Endpoint)
+	return bridge.Why(j.place.Join())
+}
 
 // Plug puts the NIC's device, which the VMM has made, into its network, and lets
-// clients on the host in.
+// clients on the host in. It follows Join.
 func (j *Joined) Plug() error {
-	if err := j.b.Host.Plug(j.b.Endpoint); err != nil {
+	if err := j.place.Plug(); err != nil {
 		return err
 	}
 	return j.ports.Serve(publish.Direct(j.b.Endpoint.Address.Addr()))

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -115,6 +116,25 @@ func number(b []byte, of int) (n uint32, there bool) {
 		return 0, false
 	}
 	return binary.BigEndian.Uint32(value), true
+}
+
+// generation is the number of the kernel's rules in this network namespace: each
+// transaction that changes some, whoever's, adds one.
+func generation() (uint32, error) {
+	r := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
+	r.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0})
+	answers, err := r.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return 0, fmt.Errorf("nftables: ask for the generation of rules: %w", err)
+	}
+	for _, a := range answers {
+		if len(a) >= nl.SizeofNfgenmsg {
+			if n, there := number(a[nl.SizeofNfgenmsg:], unix.NFTA_GEN_ID); there {
+				return n, nil
+			}
+		}
+	}
+	return 0, errors.New("nftables: the kernel does not tell the generation of rules")
 }
 
 // countRules counts the rules of a table by their chains.

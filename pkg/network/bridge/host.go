@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -16,9 +17,8 @@ import (
 // the kernel does not answer, is not waited for.
 const lockTime = 2 * time.Minute
 
-// locked runs change alone among all processes of all Hosts, with what the tables of
-// this one have.
-func (h Host) locked(change func(*transaction) error) (err error) {
+// alone runs change alone among all processes of all Hosts.
+func (h Host) alone(change func() error) (err error) {
 	if !word(h.Table, maxVM) {
 		return fmt.Errorf("nftables table %.120q: not a name", h.Table)
 	}
@@ -30,6 +30,19 @@ func (h Host) locked(change func(*transaction) error) (err error) {
 		return fmt.Errorf("network %w", err)
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	return change()
+}
+
+// locked is alone, with what the tables of this one have.
+func (h Host) locked(change func(*transaction) error) error {
+	return h.alone(func() error { return h.withTables(change) })
+}
+
+func (h Host) withTables(change func(*transaction) error) (err error) {
+	begun, err := generation()
+	if err != nil {
+		return err
+	}
 	t, err := openTables(h.Table)
 	if err != nil {
 		return err
@@ -39,7 +52,7 @@ func (h Host) locked(change func(*transaction) error) (err error) {
 	if err != nil {
 		return err
 	}
-	return change(&transaction{h, t, have, whole})
+	return change(&transaction{h, t, have, whole, begun})
 }
 
 // transaction is a change under the lock.
@@ -49,17 +62,42 @@ type transaction struct {
 	// have is what the tables have, whole that no part of the policy lacks.
 	have  contents
 	whole bool
+	// rules is the generation of the kernel's rules that they are of, if nobody else
+	// has changed any since.
+	rules uint32
 }
 
 // set makes the tables have want.
 func (x *transaction) set(want contents) error {
-	if err := x.tables.change(x.have, want, x.whole); err != nil {
+	changed, err := x.tables.change(x.have, want, x.whole)
+	if err != nil {
 		return err
+	}
+	if changed {
+		x.rules++
 	}
 	x.have, x.whole = want, !want.empty()
 	failpoint.Here(failpoint.BridgeTables)
 	return nil
 }
+
+// Place is an endpoint's on its way into its network. Use from one goroutine.
+type Place struct {
+	host Host
+	e    Endpoint
+	// rules is the generation of the kernel's rules that Join has left; 0 if there is
+	// none, or others changed some meanwhile.
+	rules uint32
+}
+
+// Place of an endpoint. Nothing of it is on the host yet.
+func (h Host) Place(e Endpoint) *Place { return &Place{host: h, e: e} }
+
+// Join is Place.Join.
+func (h Host) Join(e Endpoint) error { return h.Place(e).Join() }
+
+// Plug is Place.Plug, of an endpoint that somebody has joined.
+func (h Host) Plug(e Endpoint) error { return h.Place(e).Plug() }
 
 // Join makes room for an endpoint: the rules and its elements in them, and the
 // bridge of its network. The endpoint may be joined already; then what lacks is
@@ -69,11 +107,13 @@ func (x *transaction) set(want contents) error {
 // An address, a device name or a published port that another endpoint still has
 // in the rules is this one's from now on: who has it is decided elsewhere. Who had the
 // address has nothing more.
-func (h Host) Join(e Endpoint) error {
+func (p *Place) Join() error {
+	e := p.e
+	p.rules = 0
 	if err := e.validate(); err != nil {
 		return err
 	}
-	return h.locked(func(x *transaction) error {
+	return p.host.locked(func(x *transaction) error {
 		this := func(p part) bool { return p == e.part() }
 		before, displaced := slices.ContainsFunc(x.have.parts(), this), x.have.displaced(e)
 		err := x.join(e)
@@ -85,6 +125,13 @@ func (h Host) Join(e Endpoint) error {
 		}
 		if err != nil && !before {
 			err = errors.Join(err, x.leave(this, nil, nil))
+		}
+		if err != nil {
+			return err
+		}
+		now, err := generation()
+		if err == nil && now == x.rules {
+			p.rules = now
 		}
 		return err
 	})
@@ -101,17 +148,39 @@ func (x *transaction) join(e Endpoint) error {
 }
 
 // Plug makes the device of an endpoint a port of its network's bridge, and up.
-// The device is its VMM's, who takes it away too. What of Join lacks is made.
-func (h Host) Plug(e Endpoint) error {
-	if err := e.validate(); err != nil {
+// The device is its VMM's, who takes it away too. What of Join lacks is made; that
+// nothing does is known without a look at it where nobody has changed a rule since.
+func (p *Place) Plug() error {
+	if err := p.e.validate(); err != nil {
 		return err
 	}
-	return h.locked(func(x *transaction) error {
-		if err := x.join(e); err != nil {
+	return p.host.alone(func() error {
+		as, err := p.asJoined()
+		if err != nil {
 			return err
 		}
-		return h.plug(e)
+		if !as {
+			err = p.host.withTables(func(x *transaction) error { return x.join(p.e) })
+		}
+		if err != nil {
+			return err
+		}
+		return p.host.plug(p.e)
 	})
+}
+
+// asJoined is that all is as Join has left it: the rules, and the bridge, of which up
+// is the last that it becomes.
+func (p *Place) asJoined() (bool, error) {
+	if p.rules == 0 {
+		return false, nil
+	}
+	now, err := generation()
+	if err != nil || now != p.rules {
+		return false, err
+	}
+	bridge, err := find(p.e.Network.Device())
+	return bridge != nil && p.host.owns(bridge) && bridge.Attrs().Flags&net.FlagUp != 0, err
 }
 
 // Leave takes an endpoint away, with its device if that has outlived the VMM, and

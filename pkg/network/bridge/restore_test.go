@@ -249,7 +249,7 @@ func TestIntactBetween(t *testing.T) {
 	l.host.run("nft flush ruleset")
 	l.wantIntact(false, running, starting)
 	l.wantIntact(true, testEndpoint(n, 4)) // whoever joins makes the rules
-	l.wantIntact(false, starting) // Restore has plugged its device in
+	l.wantIntact(false, starting)          // Restore has plugged its device in
 }
 
 // TestJoinMends is that a rule which somebody deleted is there again after what
@@ -272,5 +272,38 @@ func TestJoinMends(t *testing.T) {
 			l.wantSnapshot("after Join", want)
 		}
 		l.restore(a, b)
+	}
+}
+
+// TestPlugWithoutALook is that Plug looks for what Join has left only where something
+// may have changed since, and that then it makes what lacks.
+func TestPlugWithoutALook(t *testing.T) {
+	for change, known := range map[string]bool{
+		"": true, "nft flush ruleset": false, "nft add table inet another": false, "ip link del BRIDGE": false, "ip link set BRIDGE down": false,
+	} {
+		t.Run(change, func(t *testing.T) {
+			l := newLab(t)
+			e := testEndpoint(testNetwork(1), 2)
+			place := l.h.Place(e)
+			l.host.do(place.Join)
+			cable(t, link{l.host, e.Device, "", nil}, link{newSpace(t), "eth0", e.MAC, nil})
+			if change != "" {
+				l.host.run(strings.ReplaceAll(change, "BRIDGE", e.Network.Device()))
+			}
+			l.host.do(func() error {
+				as, err := place.asJoined()
+				if as != known {
+					t.Errorf("as Join has left it: %v, want %v", as, known)
+				}
+				return err
+			})
+			l.host.do(place.Plug)
+			l.wantIntact(true, e)
+			for device, master := range map[string]string{e.Network.Device(): "", e.Device: "master " + e.Network.Device()} {
+				if got := l.host.run("ip link show up dev " + device); !strings.Contains(got, device) || !strings.Contains(got, master) {
+					t.Errorf("%s is not up, or not in its bridge: %q", device, got)
+				}
+			}
+		})
 	}
 }

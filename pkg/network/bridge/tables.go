@@ -1,17 +1,13 @@
 package bridge
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 )
 
@@ -30,34 +26,19 @@ const (
 type tables struct {
 	conn *nftables.Conn
 	name string
-	policy
 }
 
-// policy is what all tables have but for their elements.
-type policy struct {
-	chains []chain
-	// version names the policy: tables of another one are made anew.
-	version string
-}
-
-// thePolicy is put together once: a process changes the tables several times while its
-// VM starts. It is only read.
-var thePolicy = sync.OnceValues(func() (policy, error) {
-	all := chains()
-	version, err := policyVersion(all)
-	return policy{all, version}, err
-})
+// policyVersion names the policy, which is chains and all sets: tables of another one
+// are made anew. To work it out takes longer than all else that a process does with
+// tables that are there; a test does.
+const policyVersion = "version_22c3a871bc53283f"
 
 func openTables(table string) (*tables, error) {
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(setBuffers))
 	if err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
-	p, err := thePolicy()
-	if err != nil {
-		return nil, errors.Join(err, conn.CloseLasting())
-	}
-	return &tables{conn, table, p}, nil
+	return &tables{conn, table}, nil
 }
 
 // socket is what is asked of nftables' own.
@@ -79,27 +60,6 @@ func families() []nftables.TableFamily {
 
 func (t *tables) table(family nftables.TableFamily) *nftables.Table {
 	return &nftables.Table{Family: family, Name: t.name}
-}
-
-// policyVersion is a name made of chains and all sets.
-func policyVersion(chains []chain) (string, error) {
-	sum := sha256.New()
-	for _, s := range sets() {
-		fmt.Fprintln(sum, s.family, s.name, s.key, s.data, s.ofNetwork, s.ranges)
-	}
-	for _, c := range chains {
-		fmt.Fprintln(sum, c.family, c.name, c.kind, c.hook, c.priority)
-		for _, r := range c.rules {
-			for _, e := range slices.Concat(r.parts...) {
-				b, err := expr.Marshal(byte(c.family), e)
-				if err != nil {
-					return "", fmt.Errorf("rule %q: %w", r.comment, err)
-				}
-				sum.Write(b)
-			}
-		}
-	}
-	return "version_" + hex.EncodeToString(sum.Sum(nil)[:8]), nil
 }
 
 // read is what the tables have. Whole is false when there is a part of the
@@ -148,7 +108,7 @@ func (t *tables) readSets(family nftables.TableFamily, into contents) (bool, err
 	has := func(name string) bool {
 		return slices.ContainsFunc(there, func(o *nftables.Set) bool { return o.Name == name })
 	}
-	whole := has(t.version)
+	whole := has(policyVersion)
 	for _, s := range sets() {
 		if s.family != family {
 			continue
@@ -187,12 +147,13 @@ func (t *tables) readSet(s set, into contents) error {
 
 // rulesThere is that each chain has as many rules as it should.
 func (t *tables) rulesThere() (bool, error) {
+	all := chains()
 	for _, family := range families() {
 		count, err := countRules(family, t.name)
 		if err != nil {
 			return false, fmt.Errorf("list rules of table %s: %w", t.name, err)
 		}
-		for _, c := range t.chains {
+		for _, c := range all {
 			if c.family == family && count[c.name] != len(c.rules) {
 				return false, nil
 			}
@@ -202,26 +163,29 @@ func (t *tables) rulesThere() (bool, error) {
 }
 
 // change makes of the tables what want says, in one transaction: with the
-// elements that differ where the policy is whole, else from nothing.
-func (t *tables) change(have, want contents, whole bool) error {
+// elements that differ where the policy is whole, else from nothing. Nothing that
+// differs is no transaction: changed is false.
+func (t *tables) change(have, want contents, whole bool) (changed bool, err error) {
 	switch {
 	case want.empty():
 		t.queueDelete()
 	case whole:
-		if err := errors.Join(t.queueElements(have.minus(want), t.conn.SetDeleteElements),
-			t.queueElements(want.minus(have), t.conn.SetAddElements)); err != nil {
-			return err
+		old, added := have.minus(want), want.minus(have)
+		if len(old) == 0 && len(added) == 0 {
+			return false, nil
 		}
+		err = errors.Join(t.queueElements(old, t.conn.SetDeleteElements), t.queueElements(added, t.conn.SetAddElements))
 	default:
 		t.queueDelete()
-		if err := t.queueAll(want); err != nil {
-			return err
-		}
+		err = t.queueAll(want)
+	}
+	if err != nil {
+		return false, err
 	}
 	if err := t.flush(); err != nil {
-		return fmt.Errorf("change nftables table %s: %w", t.name, err)
+		return false, fmt.Errorf("change nftables table %s: %w", t.name, err)
 	}
-	return nil
+	return true, nil
 }
 
 // flush sends what is queued. The kernel answers each message that it refuses; the
@@ -248,9 +212,9 @@ func (t *tables) queueDelete() {
 func (t *tables) queueAll(want contents) error {
 	for _, family := range families() {
 		table := t.conn.AddTable(t.table(family))
-		version := &nftables.Set{Table: table, Name: t.version, KeyType: nftables.TypeMark}
+		version := &nftables.Set{Table: table, Name: policyVersion, KeyType: nftables.TypeMark}
 		if err := t.conn.AddSet(version, nil); err != nil {
-			return fmt.Errorf("set %s: %w", t.version, err)
+			return fmt.Errorf("set %s: %w", policyVersion, err)
 		}
 	}
 	for _, s := range sets() {
@@ -262,7 +226,7 @@ func (t *tables) queueAll(want contents) error {
 			return fmt.Errorf("set %s: %w", s.name, err)
 		}
 	}
-	for _, c := range t.chains {
+	for _, c := range chains() {
 		t.queueChain(c)
 	}
 	return t.queueElements(want, t.conn.SetAddElements)
@@ -286,6 +250,9 @@ func (t *tables) queueChain(c chain) {
 
 func (t *tables) queueElements(c contents, queue func(*nftables.Set, []nftables.SetElement) error) error {
 	for _, s := range sets() {
+		if len(c[s.name]) == 0 {
+			continue
+		}
 		described, err := s.in(t.table(s.family))
 		if err != nil {
 			return fmt.Errorf("set %s: %w", s.name, err)

@@ -1,12 +1,17 @@
 package bridge
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,4 +36,36 @@ func TestFlushTellsTheFirst(t *testing.T) {
 	if !errors.Is(err, unix.ENOENT) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestPolicyVersion is that another policy has another name.
+func TestPolicyVersion(t *testing.T) {
+	want, err := versionOf(chains())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if policyVersion != want {
+		t.Errorf("the policy has changed: policyVersion is to be %q", want)
+	}
+}
+
+// versionOf is a name made of chains and all sets.
+func versionOf(chains []chain) (string, error) {
+	sum := sha256.New()
+	for _, s := range sets() {
+		fmt.Fprintln(sum, s.family, s.name, s.key, s.data, s.ofNetwork, s.ranges)
+	}
+	for _, c := range chains {
+		fmt.Fprintln(sum, c.family, c.name, c.kind, c.hook, c.priority)
+		for _, r := range c.rules {
+			for _, e := range slices.Concat(r.parts...) {
+				b, err := expr.Marshal(byte(c.family), e)
+				if err != nil {
+					return "", fmt.Errorf("rule %q: %w", r.comment, err)
+				}
+				sum.Write(b)
+			}
+		}
+	}
+	return "version_" + hex.EncodeToString(sum.Sum(nil)[:8]), nil
 }
