@@ -18,8 +18,7 @@ const (
 	kindEnd  byte = 2
 )
 
-// maxChunk is the most of a stream that is in one message, in bytes: what io.Copy
-// moves at a time.
+// maxChunk is the most of a stream that is in one message, in bytes.
 const maxChunk = 32 << 10
 
 var (

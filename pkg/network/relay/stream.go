@@ -58,8 +58,7 @@ func Streams(ctx context.Context, a, b Stream) {
 }
 
 func oneWay(dst, src Stream) error {
-	_, err := io.Copy(plainWriter{dst}, plainReader{src})
-	if err != nil {
+	if err := carry(dst, src); err != nil {
 		return err
 	}
 	if err := dst.CloseWrite(); err != nil && !errors.Is(err, unix.ENOTCONN) {
@@ -68,9 +67,32 @@ func oneWay(dst, src Stream) error {
 	return nil
 }
 
-// plainReader and plainWriter hide what io.Copy would use instead of a buffer:
-// splice(2) would cost four more descriptors for each connection.
-type (
-	plainReader struct{ io.Reader }
-	plainWriter struct{ io.Writer }
+// What is moved at a time, in bytes: by a connection at first, and by one that has
+// had so much to move. The second is what one segment holds at the largest MTU, with
+// room for the longest headers: a few bytes more would be a segment of their own.
+const (
+	firstBuffer = 32 << 10
+	fullBuffer  = 64<<10 - 136
 )
+
+// carry copies until src ends. It is no io.Copy, which would use splice(2), at the
+// cost of four more descriptors for each connection.
+func carry(dst io.Writer, src io.Reader) error {
+	buf := make([]byte, firstBuffer)
+	for {
+		n, err := src.Read(buf)
+		if n > 0 {
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case n == len(buf) && n < fullBuffer:
+			buf = make([]byte, fullBuffer)
+		}
+	}
+}
