@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/micropod/micropod/pkg/network/relay"
+	"golang.org/x/sync/semaphore"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -17,6 +19,14 @@ const (
 	// bufferSize bounds what the stack keeps of one connection, each way, in
 	// bytes: a guest may have limits.streams of them, and take nothing.
 	bufferSize = 256 << 10
+	// wideBuffer is what the stack keeps, in bytes, of what the guest has sent by
+	// one of the few connections that move much. Half of a buffer is the window: in
+	// that of a usual one are two large frames, so the guest waits for an answer to
+	// each, and has each answered twice. The window can grow that far since its scale,
+	// which is of the handshake, is that of bufferSize rounded up.
+	wideBuffer = 1 << 20
+	// wideAfter is how many bytes the guest has sent by then.
+	wideAfter = 1 << 20
 	// lingerTime is how long a connection that has ended on our side may take to
 	// end on the guest's. Until then it counts as one.
 	lingerTime = 30 * time.Second
@@ -37,6 +47,11 @@ type conn struct {
 	ep  tcpip.Endpoint
 	wq  *waiter.Queue
 	ctx context.Context // the network's
+
+	wide *semaphore.Weighted // the network's
+	got  int                 // of the guest, in bytes: the reader's
+	// widened says that the connection has one of wide's places.
+	widened atomic.Bool
 }
 
 func (n *Network) newConn(wq *waiter.Queue, ep tcpip.Endpoint) *conn {
@@ -44,7 +59,18 @@ func (n *Network) newConn(wq *waiter.Queue, ep tcpip.Endpoint) *conn {
 	idle, user := tcpip.KeepaliveIdleOption(keepAlive), tcpip.TCPUserTimeoutOption(userTimeout)
 	ep.SetSockOpt(&idle)
 	ep.SetSockOpt(&user)
-	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq, ctx: n.ctx}
+	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq, ctx: n.ctx, wide: n.wide}
+}
+
+// Read implements relay.Stream. One goroutine reads.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	c.got += n
+	if n > 0 && c.got >= wideAfter && !c.widened.Load() && c.wide.TryAcquire(1) {
+		c.widened.Store(true)
+		c.ep.SocketOptions().SetReceiveBufferSize(wideBuffer, true)
+	}
+	return n, err
 }
 
 // Reset ends the connection by a reset.
@@ -53,6 +79,7 @@ func (c *conn) Reset() { c.ep.Abort() }
 // Close closes the connection and returns when the stack has no more of it. A
 // guest that does not let it end, by taking nothing, gets a reset.
 func (c *conn) Close() error {
+	defer c.release()
 	entry, gone := waiter.NewChannelEntry(waiter.EventHUp)
 	c.wq.EventRegister(&entry)
 	defer c.wq.EventUnregister(&entry)
@@ -71,6 +98,13 @@ func (c *conn) Close() error {
 		}
 	}
 	return err
+}
+
+// release gives up the place of a connection that moves much.
+func (c *conn) release() {
+	if c.widened.CompareAndSwap(true, false) {
+		c.wide.Release(1)
+	}
 }
 
 // over reports whether nothing more is kept for the peer.

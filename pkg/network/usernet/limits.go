@@ -10,6 +10,11 @@ type limits struct {
 	clientFlows int // UDP flows to published ports
 }
 
+// wideStreams is how many TCP connections, of all kinds, may have a larger buffer
+// than others. That costs memory; and what is in their windows at the same time has
+// to fit the packet socket of a TAP device, which loses what does not.
+const wideStreams = 8
+
 func fullLimits() limits { return limits{streams: 512, flows: 1024, clients: 512, clientFlows: 512} }
 
 // limitsFor leaves half of the descriptors that the process may have to all

@@ -87,6 +87,7 @@ type Network struct {
 
 	limits  limits
 	streams *semaphore.Weighted
+	wide    *semaphore.Weighted
 	flows   *relay.Flows
 	ports   *publish.Server
 
@@ -114,7 +115,7 @@ func New(c Config) (*Network, error) {
 		ports:   ports,
 		policy:  policy{gateway: c.Gateway, host: c.Host, others: c.Others, guest: c.Guest, internal: c.Internal},
 		reroute: func(to netip.AddrPort) netip.AddrPort { return to },
-		limits:  l, streams: semaphore.NewWeighted(int64(l.streams)), flows: relay.NewFlows(l.flows),
+		limits:  l, streams: semaphore.NewWeighted(int64(l.streams)), wide: semaphore.NewWeighted(wideStreams), flows: relay.NewFlows(l.flows),
 	}
 	// Its own log tells of each odd packet, which a guest can make any number of.
 	gvisor.SetLevel(gvisor.Warning)
