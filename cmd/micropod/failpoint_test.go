@@ -173,6 +173,8 @@ func startDeaths() []death {
 		{name: "supervisor", command: []string{"run", "--name", "box", "IMAGE", "true"}, points: []string{
 			"supervisor.vmm", "supervisor.known", "supervisor.booted", "supervisor.setup", "supervisor.started", "supervisor.running", "supervisor.up",
 		}},
+		{name: "template", inSupervisor: true, prepare: templateDue, command: []string{"run", "--name", "box", "IMAGE", "true"},
+			points: []string{"template.made", "template.named"}, mend: []string{"system", "check", "--repair"}},
 		{name: "lost while running, and its reaper", prepare: loseSupervisor, command: []string{"ps", "-a"}, points: []string{"reap.freed"}},
 	}
 }
@@ -231,6 +233,18 @@ func stillRuns(s *sweep, _ string) {
 
 // ends demands that the container ends.
 func ends(s *sweep, _ string) { s.becomes("box exited") }
+
+// templateDue makes the next start one that makes a template.
+func templateDue(s *sweep) {
+	s.ok("run", "--rm", s.image, "true")
+	made, err := filepath.Glob(filepath.Join(s.root, "templates", "*.state"))
+	for _, path := range made {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
 
 // loseSupervisor leaves a container whose supervisor was killed.
 func loseSupervisor(s *sweep) {

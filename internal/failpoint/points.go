@@ -62,6 +62,8 @@ const (
 	SupervisorAwaiting  Point = "supervisor.awaiting"  // the socket for the agent is there
 	QEMUListening       Point = "qemu.listening"       // the vsock socket is there
 	QEMUSpawned         Point = "qemu.spawned"         // the VMM runs, its guest perhaps not yet
+	TemplateMade        Point = "template.made"        // a template is whole, under a temporary name
+	TemplateNamed       Point = "template.named"       // it has its name, its VM does not run
 	SupervisorVMM       Point = "supervisor.vmm"       // the guest boots, nothing says so
 	SupervisorKnown     Point = "supervisor.known"     // the status names the VMM
 	SupervisorBooted    Point = "supervisor.booted"    // the agent has called
@@ -126,7 +128,7 @@ func All() []Point {
 		RemoveImage, RootfsMoved, RootfsUnlocked,
 		CreateHeld, CreateMade, CreateLocked, CreateDescribed, CreateDisk, CreateNamed, CreateRecorded, StateWritten,
 		StartLocked, InitramfsWritten, StartPlanned, SpawnStarted, SpawnPlanned, StartReported,
-		SupervisorBorn, SupervisorListening, SupervisorRecorded, SupervisorAwaiting, QEMUListening, QEMUSpawned,
+		SupervisorBorn, SupervisorListening, SupervisorRecorded, SupervisorAwaiting, TemplateMade, TemplateNamed, QEMUListening, QEMUSpawned,
 		SupervisorVMM, SupervisorKnown, SupervisorBooted, SupervisorSetUp, SupervisorStarted, SupervisorRunning,
 		SupervisorUp, SupervisorExited, SupervisorFlushed, SupervisorKilled, SupervisorFreed, SupervisorSettled,
 		ExecDialled, ExecStreams, ExecStarted, StopSent, StopEnded,

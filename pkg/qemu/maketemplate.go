@@ -8,15 +8,46 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/vmm"
+	"github.com/micropod/micropod/pkg/vmm/template"
 )
 
+// templateState is the file of a template.
+const templateState = "state"
+
+// templateKey names what a guest's state depends on, besides the host: the files
+// and QEMU's command line.
+func templateKey(binary string, c vmm.Config, p platform, bootID string) (string, error) {
+	c.ID = ""
+	p.role, p.tscKHz = makeState, 0
+	args, err := arguments(c, p)
+	if err != nil {
+		return "", err
+	}
+	return template.Key(bootID, []string{binary, c.Kernel, c.Initrd}, args)
+}
+
 // makeTemplate boots a guest without disks and without a host, and writes its
-// state to f once it has opened its port.
-func (l *launch) makeTemplate(ctx context.Context, f *os.File) error {
-	ctx, cancel := context.WithTimeout(ctx, makeLimit)
+// state to a file of dir once it has opened its port.
+//
+// An emulated CPU spends most of a start on the boot of the kernel, which is the
+// same each time, so VMs after the first go on from there. Nothing of a container
+// is in a template: disks are empty while it is made, and their drivers are loaded
+// afterwards, as is all that the host has to say. What VMs of a template have in
+// common are the guest kernel's random secrets (the agent feeds its generator
+// before the container starts): emulation is no security boundary anyway.
+func (l *launch) makeTemplate(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, template.MakeLimit)
 	defer cancel()
+	f, err := os.OpenFile(filepath.Join(dir, templateState), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
 	c, p := l.c, l.platform
 	c.ID, p.role, p.tscKHz = "template", makeState, l.d.began.khz()
 	args, err := arguments(c, p)

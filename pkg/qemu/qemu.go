@@ -11,7 +11,7 @@
 // AgentPort (package portmux).
 //
 // With emulation, and where Config.Templates allows it, VMs after the first go on
-// from a guest that has booted (template.go).
+// from a guest that has booted (maketemplate.go).
 //
 // Lifecycle: as package vmm says. QEMU dies with the process that started it,
 // however that ends.

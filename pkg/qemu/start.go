@@ -13,12 +13,13 @@ import (
 
 	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/vmm"
+	"github.com/micropod/micropod/pkg/vmm/template"
 )
 
 // Start boots a VM. It returns when QEMU says that the machine runs.
 func (d *Driver) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 	m, err := d.start(ctx, c, true)
-	if errors.Is(err, errTemplate) && ctx.Err() == nil {
+	if errors.Is(err, template.ErrUnusable) && ctx.Err() == nil {
 		d.log.Warn("qemu boots the guest anew", "vm", c.ID, "err", err)
 		c.Templates = ""
 		m, err = d.start(ctx, c, true)
@@ -121,27 +122,29 @@ func (l *launch) findVMM() error {
 	return nil
 }
 
-// errTemplate is wrapped by the error of a start from a template. Without one
-// the VM may start.
-var errTemplate = errors.New("template not usable")
-
 // findTemplate looks for the state to start from.
 func (l *launch) findTemplate(ctx context.Context) error {
 	if l.c.Templates == "" || l.platform.accel != accelTCG {
 		return nil
 	}
-	id, err := bootID()
+	id, err := template.BootID()
 	if err == nil {
 		l.key, err = templateKey(l.binary, l.c, l.platform, id)
 	}
+	var dir string
 	if err == nil {
-		l.template, err = templates{l.c.Templates}.open(l.key, func(f *os.File) error { return l.makeTemplate(ctx, f) })
+		dir, err = l.templates().Open(l.key, func(dir string) error { return l.makeTemplate(ctx, dir) })
+	}
+	if err == nil && dir != "" {
+		l.template, err = os.OpenFile(filepath.Join(dir, templateState), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", errTemplate, err)
+		return fmt.Errorf("%w: %w", template.ErrUnusable, err)
 	}
 	return nil
 }
+
+func (l *launch) templates() template.Store { return template.Store{Dir: l.c.Templates} }
 
 func (l *launch) chooseArguments() (err error) {
 	switch {
@@ -181,7 +184,7 @@ func (l *launch) openVsock() error {
 	}
 	l.undo.add(v.close)
 	if l.template != nil {
-		l.undo.add(func() { templates{l.c.Templates}.judge(l.key, v.called.Load()) })
+		l.undo.add(func() { l.templates().Judge(l.key, v.called.Load()) })
 	}
 	failpoint.Here(failpoint.QEMUListening)
 	return nil
@@ -224,7 +227,7 @@ func (l *launch) waitRunning(ctx context.Context) error {
 			return l.failed()
 		}
 		err := l.failed()
-		return fmt.Errorf("%w: %w", errTemplate, errors.Join(err, templates{l.c.Templates}.forget(l.key, err)))
+		return fmt.Errorf("%w: %w", template.ErrUnusable, errors.Join(err, l.templates().Forget(l.key, err)))
 	case <-ctx.Done():
 		return ctx.Err()
 	}

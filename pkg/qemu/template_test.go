@@ -2,9 +2,7 @@ package qemu
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -12,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,122 +74,6 @@ func TestTemplateKey(t *testing.T) {
 		if key(change) == want {
 			t.Errorf("%s: the same template", name)
 		}
-	}
-}
-
-func TestTemplatesOpen(t *testing.T) {
-	ts := templates{filepath.Join(t.TempDir(), "templates")}
-	made := 0
-	makeIt := func(f *os.File) error {
-		made++
-		_, err := f.WriteString("state")
-		return err
-	}
-	for i, want := range []string{"", "state", "state"} {
-		f, err := ts.open("key", makeIt)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []byte
-		if f != nil {
-			got, _ = io.ReadAll(f)
-			f.Close()
-		}
-		if string(got) != want {
-			t.Errorf("start %d: %q, want %q", i+1, got, want)
-		}
-	}
-	if made != 1 {
-		t.Errorf("made %d times", made)
-	}
-	ts.judge("key", true)
-	info, err := os.Stat(ts.path("key", suffixState))
-	if err != nil || info.Mode() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
-	ts.judge("key", false) // of a guest that does nothing
-	if f, err := ts.open("key", makeIt); err != nil || made != 2 {
-		t.Errorf("after a bad one: %v, %v, made %d times", f, err, made)
-	} else {
-		f.Close()
-	}
-}
-
-func TestTemplateThatCannotBeMade(t *testing.T) {
-	for _, test := range []struct {
-		err   error
-		tries int
-	}{
-		{errors.New("no"), 1},
-		{context.Canceled, 2}, // says nothing of the template
-	} {
-		ts := templates{t.TempDir()}
-		tries := 0
-		for range 4 {
-			f, err := ts.open("key", func(*os.File) error {
-				if tries++; tries == 2 {
-					return nil
-				}
-				return test.err
-			})
-			if f != nil {
-				f.Close()
-			}
-			if err != nil && !errors.Is(err, test.err) {
-				t.Error(err)
-			}
-		}
-		if tries != test.tries {
-			t.Errorf("%v: %d tries, want %d", test.err, tries, test.tries)
-		}
-		if left, _ := filepath.Glob(filepath.Join(ts.dir, tempPrefix+"*")); len(left) > 0 {
-			t.Errorf("%v: left %q", test.err, left)
-		}
-	}
-}
-
-// A start does not wait for another one's template.
-func TestTemplateInTheMaking(t *testing.T) {
-	ts := templates{t.TempDir()}
-	if err := ts.mark("key", suffixSeen); err != nil {
-		t.Fatal(err)
-	}
-	f, err := ts.open("key", func(*os.File) error {
-		if f, err := ts.open("key", nil); f != nil || err != nil {
-			t.Errorf("the other: %v, %v", f, err)
-		}
-		return nil
-	})
-	if err != nil || f == nil {
-		t.Fatalf("%v, %v", f, err)
-	}
-	f.Close()
-}
-
-func TestTemplatesExpire(t *testing.T) {
-	ts := templates{t.TempDir()}
-	old := time.Now().Add(-40 * 24 * time.Hour)
-	for i, name := range []string{"c.state", "b.state", "a.state", tempPrefix + "1", "new.seen", "old.seen", "old.failed", "other"} {
-		path := filepath.Join(ts.dir, name)
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		at := time.Now().Add(-time.Duration(i) * time.Hour)
-		if strings.HasPrefix(name, "old") {
-			at = old
-		}
-		if err := os.Chtimes(path, at, at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ts.expire(2)
-	var left []string
-	entries, _ := os.ReadDir(ts.dir)
-	for _, e := range entries {
-		left = append(left, e.Name())
-	}
-	if want := []string{"b.state", "c.state", "new.seen", "other"}; !slices.Equal(left, want) {
-		t.Errorf("left %q, want %q", left, want)
 	}
 }
 

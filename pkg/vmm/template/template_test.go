@@ -1,0 +1,125 @@
+package template
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestOpen(t *testing.T) {
+	s := Store{filepath.Join(t.TempDir(), "templates")}
+	made := 0
+	makeIt := func(dir string) error {
+		made++
+		return os.WriteFile(filepath.Join(dir, "file"), []byte("state"), 0o400)
+	}
+	for i, want := range []string{"", "state", "state"} {
+		dir, err := s.Open("key", makeIt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(dir, "file"))
+		if string(got) != want || dir != "" && err != nil {
+			t.Errorf("start %d: %q, %v, want %q", i+1, got, err, want)
+		}
+	}
+	if made != 1 {
+		t.Errorf("made %d times", made)
+	}
+	s.Judge("key", true)
+	info, err := os.Stat(s.path("key", suffixState))
+	if err != nil || info.Mode() != fs.ModeDir|0o700 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	s.Judge("key", false) // of a guest that does nothing
+	if dir, err := s.Open("key", makeIt); err != nil || dir == "" || made != 2 {
+		t.Errorf("after a bad one: %q, %v, made %d times", dir, err, made)
+	}
+	s.empty(t)
+}
+
+// empty looks for what is temporary.
+func (s Store) empty(t *testing.T) {
+	t.Helper()
+	if left, _ := filepath.Glob(filepath.Join(s.Dir, tempPrefix+"*")); len(left) > 0 {
+		t.Errorf("left %q", left)
+	}
+}
+
+func TestThatCannotBeMade(t *testing.T) {
+	for _, test := range []struct {
+		err   error
+		tries int
+	}{
+		{errors.New("no"), 1},
+		{context.Canceled, 2}, // says nothing of the template
+	} {
+		s := Store{t.TempDir()}
+		tries := 0
+		for range 4 {
+			_, err := s.Open("key", func(string) error {
+				if tries++; tries == 2 {
+					return nil
+				}
+				return test.err
+			})
+			if err != nil && !errors.Is(err, test.err) {
+				t.Error(err)
+			}
+		}
+		if tries != test.tries {
+			t.Errorf("%v: %d tries, want %d", test.err, tries, test.tries)
+		}
+		s.empty(t)
+	}
+}
+
+// A start does not wait for another one's template.
+func TestInTheMaking(t *testing.T) {
+	s := Store{t.TempDir()}
+	if err := s.mark("key", suffixSeen); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := s.Open("key", func(string) error {
+		if dir, err := s.Open("key", nil); dir != "" || err != nil {
+			t.Errorf("the other: %q, %v", dir, err)
+		}
+		return nil
+	})
+	if err != nil || dir == "" {
+		t.Fatalf("%q, %v", dir, err)
+	}
+}
+
+func TestExpire(t *testing.T) {
+	s := Store{t.TempDir()}
+	old := time.Now().Add(-40 * 24 * time.Hour)
+	for i, name := range []string{"c.state", "b.state", "a.state", tempPrefix + "1", "new.seen", "old.seen", "old.failed", "other"} {
+		path := filepath.Join(s.Dir, name)
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now().Add(-time.Duration(i) * time.Hour)
+		if strings.HasPrefix(name, "old") {
+			at = old
+		}
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.expire(2)
+	var left []string
+	entries, _ := os.ReadDir(s.Dir)
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if want := []string{"b.state", "c.state", "new.seen", "other"}; !slices.Equal(left, want) {
+		t.Errorf("left %q, want %q", left, want)
+	}
+}
