@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -103,19 +105,9 @@ func runAgent(log *console) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
-	defer cancel()
-	conn, err := ch.dialHost(ctx, api.ReadyPort)
-	if err != nil {
-		return fmt.Errorf("call the host: %w", err)
-	}
-	p.mark("connected")
-	if err := api.WriteMessage(conn, api.KindHello, hello(p)); err != nil {
-		return fmt.Errorf("say hello: %w", err)
-	}
 	go log.contain("accept", func() { a.accept(l) })
 	go log.contain("control", func() {
-		err := a.serveControl(&control{conn: conn})
+		err := a.callHost(ch, p)
 		// The supervisor is gone, or has asked for it: no reason to stay.
 		if !errors.Is(err, io.EOF) {
 			log.printf("control connection: %v", err)
@@ -125,6 +117,63 @@ func runAgent(log *console) error {
 	<-a.done
 	a.stopAll()
 	return nil
+}
+
+// callHost serves the host on a connection that the agent makes, and says why it
+// ended. It makes another one where the first was reset before the host had said
+// anything: that is where the guest of a template goes on, whose host was nobody.
+func (a *agent) callHost(ch channel, p phases) error {
+	go a.stayAwake()
+	for {
+		conn, err := dialHost(ch)
+		if err != nil {
+			return fmt.Errorf("call the host: %w", err)
+		}
+		err = a.greetHost(conn, p)
+		conn.Close()
+		if !a.untouched() || !wasReset(err) {
+			return err
+		}
+	}
+}
+
+func dialHost(ch channel) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	return ch.dialHost(ctx, api.ReadyPort)
+}
+
+func (a *agent) greetHost(conn net.Conn, p phases) error {
+	p = slices.Clone(p)
+	p.mark("connected")
+	if err := api.WriteMessage(conn, api.KindHello, hello(p)); err != nil {
+		return fmt.Errorf("say hello: %w", err)
+	}
+	return a.serveControl(&control{conn: conn})
+}
+
+// stayAwake has a timer of the kernel go off all the time until the host has
+// spoken. Some VMMs let a guest that goes on from a template find its clock ahead,
+// but not the timer of its CPU: until that one goes off, no other timer does, nor
+// is it set to an earlier time.
+func (a *agent) stayAwake() {
+	for a.untouched() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// untouched reports that nothing has been asked of the guest.
+func (a *agent) untouched() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.state == notSetUp
+}
+
+// wasReset reports that a VMM has ended a connection, as it does with all of them
+// when it writes a snapshot. Before the agent knows it, its socket is merely not
+// connected.
+func wasReset(err error) bool {
+	return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.EPIPE)
 }
 
 func hello(p phases) api.Hello {
@@ -173,23 +222,23 @@ func boot(log *console, p *phases) (channel, error) {
 	return connect(events, mods, log)
 }
 
-// connect loads the rest of the modules and waits for the host. What comes last
-// differs from VM to VM, see waitHost.
+// connect loads the rest of the modules and finds the channel. No driver may look
+// at what differs from VM to VM before the host has spoken: see waitHost, and
+// agent.setup.
 func connect(events uevents, mods *modules, log *console) (channel, error) {
 	load := func(dir string) {
 		if err := mods.load(dir); err != nil {
 			log.printf("%v", err)
 		}
 	}
-	bus := virtioBus("/sys/bus/virtio")
-	serial := bus.has(deviceSerial)
-	if serial {
+	bus := virtioBus(busDir)
+	if bus.has(deviceSerial) {
 		load(serialModules)
-		if err := bus.hold(); err != nil {
-			return nil, err
-		}
 	} else {
 		load(vsockModules)
+	}
+	if err := bus.hold(); err != nil {
+		return nil, err
 	}
 	load(lateModules)
 	if bus.has(deviceNet) {
@@ -198,11 +247,7 @@ func connect(events uevents, mods *modules, log *console) (channel, error) {
 	if err := mods.seal(); err != nil {
 		return nil, err
 	}
-	ch, err := findChannel(events)
-	if err != nil || !serial {
-		return ch, err
-	}
-	return ch, bus.release()
+	return findChannel(events)
 }
 
 // leave ends the VM: a reboot is an exit under both VMMs (Firecracker: reboot=k,

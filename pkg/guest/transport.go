@@ -111,7 +111,7 @@ func openPort(dev string) (channel, error) {
 // read returns 0, which would look like the end. The kernel gives no event for
 // it that a poll could wait for, since POLLHUP is a state.
 //
-// This is where the guest of a template stops (template.go of package qemu). So
+// This is where the guest of a template stops (maketemplate.go of package qemu). So
 // nothing may have happened before that is another VM's: its disks, its network,
 // a read of a random number.
 func waitHost(fd int, timeout time.Duration) error {

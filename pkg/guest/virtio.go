@@ -17,6 +17,9 @@ const (
 	deviceSerial = 3
 )
 
+// busDir is the bus of all devices.
+const busDir = "/sys/bus/virtio"
+
 // virtioBus is the directory of the bus in sysfs.
 type virtioBus string
 

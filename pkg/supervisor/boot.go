@@ -104,6 +104,9 @@ func (s *supervisor) awaitAgent() error {
 	s.agent, err = s.listener.Accept(ctx)
 	failpoint.HereOr(failpoint.SupervisorBooted, s.machine.PID)
 	if err == nil {
+		if t, ok := s.machine.(vmm.Templated); ok {
+			t.Heard()
+		}
 		s.status.Kernel = s.agent.Hello().Kernel
 		s.guestPhases(s.agent.Hello().Phases)
 		return nil

@@ -64,7 +64,8 @@ type Config struct {
 	// Templates is a directory, private to this user, in which a driver may keep
 	// the state of a guest that has booted, and start later VMs from it; ""
 	// forbids that. It is for a guest that reads nothing of its disks, and keeps
-	// nothing of its own, before the host answers on its channel.
+	// nothing of its own, before the host answers on its channel, and that connects
+	// to the host once more where its connections were reset before that.
 	Templates string
 }
 
@@ -179,6 +180,15 @@ type Machine interface {
 	Exit() Exit
 	// Kill ends the VM at once and returns when Done is closed. Idempotent.
 	Kill() error
+}
+
+// Templated is a Machine that may have gone on from a template.
+type Templated interface {
+	// FromTemplate reports that it has.
+	FromTemplate() bool
+	// Heard tells it that the guest has spoken. A template whose guest never does
+	// is not used again.
+	Heard()
 }
 
 // Linker is a Machine with NICs.

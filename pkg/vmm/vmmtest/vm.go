@@ -92,6 +92,9 @@ func (s *suite) boot(t *testing.T, c vmm.Config) *vm {
 	if err != nil || line != wire.Ready+"\n" {
 		t.Fatalf("guest's first line: %q, %v", line, err)
 	}
+	if m, ok := v.Machine.(vmm.Templated); ok {
+		m.Heard()
+	}
 	return v
 }
 

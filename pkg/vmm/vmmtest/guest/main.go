@@ -6,6 +6,7 @@ package main
 import (
 	"bufio"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -115,13 +116,19 @@ func serve() error {
 			}
 		}()
 	}
-	ready, err := ch.dial(wire.PortReady)
-	if err != nil {
-		return fmt.Errorf("dial the host: %w", err)
+	for {
+		ready, err := ch.dial(wire.PortReady)
+		if err != nil {
+			return fmt.Errorf("dial the host: %w", err)
+		}
+		fmt.Fprintf(ready, "%s\n", wire.Ready)
+		_, err = io.Copy(io.Discard, ready) // the host holds it as long as it wants the VM
+		ready.Close()
+		if !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.ENOTCONN) {
+			return nil
+		}
+		// It was the connection of a template.
 	}
-	fmt.Fprintf(ready, "%s\n", wire.Ready)
-	io.Copy(io.Discard, ready) // the host holds it as long as it wants the VM
-	return nil
 }
 
 // source answers a number with that many bytes of the pattern, then closes.
