@@ -35,7 +35,7 @@ type globals struct {
 	debug     bool
 	logFormat string
 	jailer    bool
-	templates bool
+	templates templates
 	jailIDs   string
 }
 

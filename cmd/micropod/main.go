@@ -42,6 +42,7 @@ func openManager(a *app) (*manager.Manager, error) {
 		Drivers: []vmm.Driver{
 			firecracker.New(firecracker.Options{
 				NoJail: !a.globals.jailer, JailIDs: ids, Guard: []string{self, guardVerb}, Log: a.log,
+				Templates: a.globals.templates == templatesAll,
 			}),
 			qemu.New(qemu.Options{Log: a.log}),
 		},
@@ -50,7 +51,7 @@ func openManager(a *app) (*manager.Manager, error) {
 		Log:           a.log,
 		JournalSocket: os.Getenv("MICROPOD_JOURNAL_SOCKET"),
 		Warn:          func(message string) { a.warn("%s", message) },
-		Debug:         a.globals.debug, NoTemplates: !a.globals.templates,
+		Debug:         a.globals.debug, NoTemplates: a.globals.templates == templatesNone,
 	})
 }
 
@@ -59,6 +60,9 @@ func openManager(a *app) (*manager.Manager, error) {
 func supervisorCommand(self, root string, g globals) []string {
 	cmd := []string{self, "--root", root, "--log-format", g.logFormat,
 		fmt.Sprintf("--jailer=%t", g.jailer), "--jail-ids", g.jailIDs}
+	if g.templates != templatesEmulated {
+		cmd = append(cmd, "--templates="+g.templates.String())
+	}
 	if g.debug {
 		cmd = append(cmd, "--debug")
 	}

@@ -54,7 +54,7 @@ func newRootCommand(a *app, args []string) *cobra.Command {
 	f.StringVar(&a.globals.root, "root", os.Getenv("MICROPOD_ROOT"), "Directory of MicroPod's state (default ~/.config/micropod)")
 	f.BoolVarP(&a.globals.debug, "debug", "D", false, "Log every phase on stderr")
 	f.StringVar(&a.globals.logFormat, "log-format", "text", "Format of the log (text, json)")
-	f.BoolVar(&a.globals.templates, "templates", true, "Start emulated VMs after the first from a guest that has booted")
+	a.globals.templates.register(f)
 	f.BoolVar(&a.globals.jailer, "jailer", true, "As root, run Firecracker in a jail")
 	f.StringVar(&a.globals.jailIDs, "jail-ids", jailIDs(), "User and group IDs for jails (FIRST-LAST)")
 	if c := soleVerb(a, verbOf(args)); c != nil {

@@ -16,7 +16,7 @@ func TestContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Binary: realBinary(t), NoJail: true, Guard: []string{self, guardVerb}} // for the jail see TestJailContract
+	o := Options{Binary: realBinary(t), NoJail: true, Templates: true, Guard: []string{self, guardVerb}} // for the jail see TestJailContract
 	if a := New(o).Probe(t.Context()); !a.OK {
 		if os.Getenv("MICROPOD_TEST_KVM") == "1" {
 			t.Fatal(a.Reason)

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/pkg/vmm"
+	"github.com/micropod/micropod/pkg/vmm/template"
 )
 
 // Options configure a Driver. The zero value is usable.
@@ -40,6 +41,9 @@ type Options struct {
 	// Guard is a command that calls RunGuard with the one argument that the
 	// driver appends. A jail needs it.
 	Guard []string
+	// Templates lets VMs go on from the templates of Config.Templates. VMs of one
+	// template share what the kernel of the guest chose at random at its boot.
+	Templates bool
 	// Log gets the steps with their durations, and Firecracker's own log, at
 	// debug level. nil is silence.
 	Log *slog.Logger
@@ -53,8 +57,9 @@ type Driver struct {
 }
 
 var (
-	_ vmm.Driver  = (*Driver)(nil)
-	_ vmm.Cleaner = (*Driver)(nil)
+	_ vmm.Driver         = (*Driver)(nil)
+	_ vmm.Cleaner        = (*Driver)(nil)
+	_ vmm.TemplateKeeper = (*Driver)(nil)
 )
 
 // New returns a Driver. It looks at nothing yet.
@@ -75,24 +80,70 @@ func (d *Driver) Name() string { return "firecracker" }
 // Start boots a VM as vmm.Driver says. An error names the step, and what
 // Firecracker said if it had begun to run.
 func (d *Driver) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
-	m, err := d.prepare(ctx, c)
+	m, err := d.start(ctx, c)
+	if errors.Is(err, template.ErrUnusable) && ctx.Err() == nil {
+		d.log.Warn("firecracker boots the guest anew", "vm", c.ID, "err", err)
+		c.Templates = ""
+		m, err = d.start(ctx, c)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start firecracker: %w", err)
 	}
-	steps := []struct {
-		name string
-		run  func(context.Context) error
-	}{
+	return m, nil
+}
+
+func (d *Driver) start(ctx context.Context, c vmm.Config) (*machine, error) {
+	m, err := d.prepare(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.findTemplate(ctx, m); err != nil {
+		return nil, err
+	}
+	steps := m.startSteps()
+	if m.origin != nil {
+		steps = append(steps, step{"load the template", m.load}, step{"hand the network devices over", m.handOver}, step{"resume", m.resume})
+	} else {
+		steps = append(steps, m.bootSteps()...)
+	}
+	if err := m.do(ctx, steps); err != nil {
+		m.abandon()
+		return nil, err
+	}
+	go m.watch()
+	return m, nil
+}
+
+// step is a part of a start.
+type step struct {
+	name string
+	run  func(context.Context) error
+}
+
+// startSteps lead to a Firecracker that waits for requests.
+func (m *machine) startSteps() []step {
+	return []step{
 		{"clear the sockets", m.clearSockets},
 		{"open the console", m.openConsole},
 		{"make the jail", m.buildJail},
+		{"name the files", m.nameFiles},
 		{"open the log", m.openLog},
 		{"start the process", m.startProcess},
 		{"wait for the API", m.waitReady},
+	}
+}
+
+// bootSteps make it boot.
+func (m *machine) bootSteps() []step {
+	return []step{
 		{"configure", m.configure},
 		{"hand the network devices over", m.handOver},
 		{"boot", m.boot},
 	}
+}
+
+// do takes one step after the other.
+func (m *machine) do(ctx context.Context, steps []step) error {
 	for _, s := range steps {
 		begun := time.Now()
 		err := ctx.Err()
@@ -100,14 +151,11 @@ func (d *Driver) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 			err = s.run(ctx)
 		}
 		if err != nil {
-			err = m.explain(err)
-			m.abandon()
-			return nil, fmt.Errorf("start firecracker: %s: %w", s.name, err)
+			return fmt.Errorf("%s: %w", s.name, m.explain(err))
 		}
 		m.log.Debug("firecracker", "step", s.name, "took", time.Since(begun))
 	}
-	go m.watch()
-	return m, nil
+	return nil
 }
 
 // prepare checks everything that can be checked before anything is made.
@@ -141,21 +189,25 @@ func (d *Driver) prepare(ctx context.Context, c vmm.Config) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen := c
-	switch {
-	case jail != nil:
-		seen = inside(c)
-	case len(c.NICs) > 0:
-		seen = guarded(c)
+	m := &machine{
+		config: c, files: names, binary: binary, jail: jail, jailer: jailer, guard: d.o.Guard,
+		log: log, done: make(chan struct{}),
 	}
-	requests, err := plan(seen)
-	if err != nil {
+	if m.requests, err = plan(m.seen(c)); err != nil {
 		return nil, err
 	}
-	return &machine{
-		config: c, files: names, requests: requests, binary: binary, jail: jail, jailer: jailer, guard: d.o.Guard,
-		log: log, done: make(chan struct{}),
-	}, nil
+	return m, nil
+}
+
+// seen is c as Firecracker sees it.
+func (m *machine) seen(c vmm.Config) vmm.Config {
+	switch {
+	case m.jail != nil:
+		return inside(c)
+	case m.named || len(c.NICs) > 0:
+		return guarded(c, m.named)
+	}
+	return c
 }
 
 // problem is a reason why the driver cannot work here, and what to do.

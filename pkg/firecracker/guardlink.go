@@ -39,7 +39,7 @@ func (j *jail) start(ctx context.Context, c vmm.Config, args []string, stdout, s
 	}
 	defer cgroup.Close() // nil is no harm
 	return startGuard(ctx, j.guard, j.command(c, args), command{
-		stdout: stdout, stderr: stderr, guarded: []*os.File{guardLease - 3: j.lease.file}, cgroup: cgroup,
+		stdout: stdout, stderr: stderr, inherits: []*os.File{guardLease - 3: j.lease.file}, cgroup: cgroup,
 	})
 }
 
@@ -56,10 +56,10 @@ func startGuard(ctx context.Context, guard []string, s guardSpec, c command) (*p
 	}
 	argv := append(slices.Clone(guard), string(spec))
 	c.path, c.args, c.guard = argv[0], argv[1:], link
-	if len(c.guarded) == 0 {
-		c.guarded = make([]*os.File, 1)
+	if len(c.inherits) == 0 {
+		c.inherits = make([]*os.File, 1)
 	}
-	c.guarded[guardReport-3] = theirs
+	c.inherits[guardReport-3] = theirs
 	p, err := startProcess(c)
 	theirs.Close()
 	if err != nil {

@@ -29,6 +29,8 @@ type jail struct {
 	log    *slog.Logger
 	onEnd  func(what string, f func() error)
 
+	template string // that the VM goes on from, "": it boots
+
 	base    string // real path of jailDir
 	root    string // the jail's root directory
 	dir     int    // root, opened

@@ -25,7 +25,7 @@ func bootingDriver(t *testing.T) *Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := New(Options{Binary: realBinary(t), Guard: []string{self, guardVerb}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	d := New(Options{Binary: realBinary(t), Templates: true, Guard: []string{self, guardVerb}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if a := d.Probe(t.Context()); !a.OK {
 		if os.Getenv("MICROPOD_TEST_KVM") == "1" {
 			t.Fatal(a.Reason)

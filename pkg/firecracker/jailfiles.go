@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/pkg/vmm"
+	"github.com/micropod/micropod/pkg/vmm/template"
 )
 
 // Names in the root of a jail.
@@ -38,10 +39,8 @@ func inside(c vmm.Config) vmm.Config {
 // handIn gives the jail the VM's files, none of them copied but a kernel or an
 // initramfs that the jail could not read otherwise.
 func (j *jail) handIn(c vmm.Config) error {
-	for _, f := range []struct{ path, name string }{{c.Kernel, jailKernel}, {c.Initrd, jailInitrd}} {
-		if err := j.readable(f.path, f.name, true); err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
-		}
+	if err := j.handInStart(c); err != nil {
+		return err
 	}
 	for i, d := range c.Disks {
 		hand := j.writable
@@ -50,6 +49,24 @@ func (j *jail) handIn(c vmm.Config) error {
 		}
 		if err := hand(d.Path, diskName(i)); err != nil {
 			return fmt.Errorf("disk %s: %w", diskName(i), err)
+		}
+	}
+	return nil
+}
+
+// handInStart gives it what the VM starts from.
+func (j *jail) handInStart(c vmm.Config) error {
+	if j.template != "" {
+		for _, name := range []string{templateMemory, templateState} {
+			if err := j.readable(filepath.Join(j.template, name), name, false); err != nil {
+				return fmt.Errorf("%w: %s: %w", template.ErrUnusable, name, err)
+			}
+		}
+		return nil
+	}
+	for _, f := range []struct{ path, name string }{{c.Kernel, jailKernel}, {c.Initrd, jailInitrd}} {
+		if err := j.readable(f.path, f.name, true); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
 	return nil
@@ -206,17 +223,12 @@ func (j *jail) copyIn(f *given, name string) error {
 // handInListeners links the sockets on which the host waits for the guest, and
 // lets the jail's user connect to them.
 func (j *jail) handInListeners(vsock string) error {
-	dir, prefix := filepath.Split(vsock)
-	entries, err := os.ReadDir(dir)
+	ports, err := listeners(vsock)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		port, ok := strings.CutPrefix(e.Name(), prefix+"_")
-		if !ok || e.Type() != fs.ModeSocket || strings.Trim(port, "0123456789") != "" {
-			continue
-		}
-		f, err := open(filepath.Join(dir, e.Name()))
+	for _, port := range ports {
+		f, err := open(vsock + "_" + port)
 		if err != nil {
 			return err
 		}
@@ -231,6 +243,22 @@ func (j *jail) handInListeners(vsock string) error {
 		}
 	}
 	return nil
+}
+
+// listeners are the ports on which the host waits for the guest.
+func listeners(vsock string) (ports []string, err error) {
+	dir, prefix := filepath.Split(vsock)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		port, ok := strings.CutPrefix(e.Name(), prefix+"_")
+		if ok && e.Type() == fs.ModeSocket && strings.Trim(port, "0123456789") == "" {
+			ports = append(ports, port)
+		}
+	}
+	return ports, nil
 }
 
 // linkOut gives a socket that the VMM made in its jail a second name outside.

@@ -23,6 +23,8 @@ type machine struct {
 	jail     *jail    // nil: Firecracker runs as we do
 	guard    []string // see Options.Guard
 	jailer   Version  // of the jail's jailer
+	origin   *origin  // nil: it boots
+	named    bool     // its files have the names of a template
 	log      *slog.Logger
 
 	free    []func() // in the order of acquiring; called in reverse
@@ -33,14 +35,16 @@ type machine struct {
 	said    *tail // Firecracker's log
 	stderr  *tail
 	killed  atomic.Bool
+	heard   atomic.Bool // see Heard
 
 	exit vmm.Exit // written before done is closed
 	done chan struct{}
 }
 
 var (
-	_ vmm.Machine = (*machine)(nil)
-	_ vmm.Linker  = (*machine)(nil)
+	_ vmm.Machine   = (*machine)(nil)
+	_ vmm.Linker    = (*machine)(nil)
+	_ vmm.Templated = (*machine)(nil)
 )
 
 // PID is Firecracker's process id.
@@ -211,7 +215,7 @@ func (m *machine) startProcess(ctx context.Context) error {
 	case len(m.config.NICs) > 0:
 		m.proc, err = m.startWithNetwork(ctx, out, errs)
 	default:
-		m.proc, err = startProcess(command{path: m.binary, args: m.args(), stdout: out, stderr: errs})
+		m.proc, err = m.startAlone(out, errs)
 	}
 	if err == nil && m.proc.guard != nil {
 		m.links = m.proc.guard.links
@@ -277,6 +281,11 @@ func (m *machine) configure(ctx context.Context) error {
 			return err
 		}
 	}
+	return m.openVsock()
+}
+
+// openVsock gives the socket of the VM its place.
+func (m *machine) openVsock() error {
 	if m.jail != nil {
 		if err := m.jail.linkOut(jailVsock, m.config.VsockPath); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,24 +42,57 @@ func (m *machine) Link(i int) *os.File {
 	return m.links[before]
 }
 
-// guarded is c as a Firecracker sees it whose guard has made place for it.
-func guarded(c vmm.Config) vmm.Config {
+// guarded is c as a Firecracker sees it that has inherited the directories of its
+// sockets and, named, finds the disks there too.
+func guarded(c vmm.Config, named bool) vmm.Config {
 	c.VsockPath = inherited(guardVsockDir, filepath.Base(c.VsockPath))
+	if !named {
+		return c
+	}
+	c.Disks = slices.Clone(c.Disks)
+	for i := range c.Disks {
+		c.Disks[i].Path = inherited(guardDir, diskName(i))
+	}
 	return c
+}
+
+// openDirs opens the directories of the sockets for Firecracker, in their places
+// among what a process inherits. The caller closes them.
+func (m *machine) openDirs() ([]*os.File, error) {
+	files := make([]*os.File, guardVsockDir-2)
+	for fd, path := range map[int]string{guardDir: m.config.Dir, guardVsockDir: filepath.Dir(m.config.VsockPath)} {
+		dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			closeFiles(files)
+			return nil, err
+		}
+		files[fd-3] = dir
+	}
+	return files, nil
+}
+
+// startAlone runs Firecracker as we are, and without a network.
+func (m *machine) startAlone(stdout, stderr *os.File) (*process, error) {
+	c := command{path: m.binary, args: m.args(), stdout: stdout, stderr: stderr}
+	if m.named {
+		var err error
+		if c.inherits, err = m.openDirs(); err != nil {
+			return nil, err
+		}
+		defer closeFiles(c.inherits)
+	}
+	return startProcess(c)
 }
 
 // startWithNetwork runs Firecracker without a jail, in a network namespace of
 // its own, and unless we are root in a user namespace.
 func (m *machine) startWithNetwork(ctx context.Context, stdout, stderr *os.File) (*process, error) {
-	c := command{stdout: stdout, stderr: stderr, unprivileged: true, guarded: make([]*os.File, guardVsockDir-2)}
-	for fd, path := range map[int]string{guardDir: m.config.Dir, guardVsockDir: filepath.Dir(m.config.VsockPath)} {
-		dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
-		if err != nil {
-			return nil, err
-		}
-		defer dir.Close()
-		c.guarded[fd-3] = dir
+	dirs, err := m.openDirs()
+	if err != nil {
+		return nil, err
 	}
+	defer closeFiles(dirs)
+	c := command{stdout: stdout, stderr: stderr, unprivileged: true, inherits: slices.Clone(dirs)}
 	api, log := filepath.Base(m.files.api), filepath.Base(m.files.log)
 	s := guardSpec{
 		Taps: taps(m.config, os.Geteuid()), Exec: true, Parent: os.Getpid(),

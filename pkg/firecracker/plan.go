@@ -58,7 +58,7 @@ func plan(c vmm.Config) ([]Request, error) {
 	for i, n := range c.NICs {
 		// The guest is told the MTU by other means, which every release has.
 		requests = append(requests, PutNetworkInterface(NetworkInterface{
-			IfaceID: "eth" + strconv.Itoa(i), HostDevName: tapName(i, n), GuestMAC: n.MAC,
+			IfaceID: nicName(i), HostDevName: tapName(i, n), GuestMAC: n.MAC,
 		}))
 	}
 	return append(requests,
@@ -103,6 +103,9 @@ func bucket(a, b uint64) *TokenBucket {
 	}
 	return &TokenBucket{Size: size, RefillTime: 1000}
 }
+
+// nicName is the name of the i-th NIC in the API.
+func nicName(i int) string { return "eth" + strconv.Itoa(i) }
 
 // diskName is the name of the i-th virtio disk in the guest: vda, vdb, …
 func diskName(i int) string { return "vd" + string(rune('a'+i)) }

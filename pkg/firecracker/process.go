@@ -29,11 +29,11 @@ type command struct {
 	args   []string
 	stdout *os.File
 	stderr *os.File
-	// guard makes the program one, with these files beside and namespaces of
-	// its own.
-	guard   *guardLink
-	guarded []*os.File
-	cgroup  *os.File // of version 2, where it begins; nil for our own
+	// inherits are files from the descriptor 3 on; nil is none.
+	inherits []*os.File
+	// guard makes the program one, with namespaces of its own.
+	guard  *guardLink
+	cgroup *os.File // of version 2, where it begins; nil for our own
 	// unprivileged is a guard that becomes the VMM itself, in a user namespace.
 	unprivileged bool
 }
@@ -64,10 +64,9 @@ func startProcess(c command) (*process, error) {
 	cmd := exec.Command(c.path, c.args...)
 	cmd.Env = []string{}
 	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = c.stdout, c.stderr
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = c.stdout, c.stderr, c.inherits
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
 	if c.guard != nil {
-		cmd.ExtraFiles = c.guarded
 		// A network with nothing in it keeps the VMM from the host's abstract
 		// sockets and from what listens on its loopback.
 		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET

@@ -176,6 +176,18 @@ func (f Feature) entry() (name string, since Version) {
 	return fmt.Sprintf("feature %d", int(f)), Version{Major: 1 << 16}
 }
 
+// canKeep returns nil when VMs of so many MiB can go on from snapshots of v, else
+// why not.
+func (v Version) canKeep(memoryMiB int) error {
+	switch {
+	case !v.atLeast(Version{Major: 1, Minor: 14, Patch: 2}) && memoryMiB > 3072:
+		return fmt.Errorf("firecracker %s writes a wrong snapshot of a guest with more than 3 GiB: 1.14.2 does not", v)
+	case v.line() == "1.16" && v.Patch == 0:
+		return fmt.Errorf("firecracker %s leaves the connections of a guest that goes on from a snapshot: 1.16.1 does not", v)
+	}
+	return nil
+}
+
 // Has reports whether v has the feature.
 func (v Version) Has(f Feature) bool {
 	// 1.14.4 and 1.15.1 were released together, after 1.15.0.
