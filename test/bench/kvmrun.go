@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -96,6 +97,8 @@ func (r *kvmRunner) firstRuns() error {
 const (
 	byJail   = "micropod run --rm"
 	byItself = "micropod --jailer=false run --rm"
+	goesOn   = "micropod --templates run --rm"
+	alone    = "micropod --templates --jailer=false run --rm"
 	byHand   = "script with Firecracker and a trivial init"
 )
 
@@ -108,18 +111,26 @@ func (r *kvmRunner) compare() error {
 	cs := []contestant{
 		{byJail, func() (sample, error) { return r.run() }},
 		{byItself, func() (sample, error) { return r.run("--jailer=false") }},
+		{goesOn, func() (sample, error) { return r.run("--templates") }},
+		{alone, func() (sample, error) { return r.run("--templates", "--jailer=false") }},
 		{byHand, func() (sample, error) { return r.byHand(script) }},
+	}
+	for _, c := range slices.Concat(cs[2:4], cs[2:4]) { // the second makes the template
+		if _, err := c.run(); err != nil {
+			return err
+		}
 	}
 	samples, err := r.alternate(cs...)
 	if err != nil {
 		return err
 	}
+	last := len(cs) - 1
 	fmt.Fprintf(r.out, "\n== from the command to the first line of output\n")
 	for i, c := range cs {
 		fmt.Fprintf(r.out, "%s: %s s\n", c.name, spreadBy(samples[i], wall).precise())
 	}
-	for i, c := range cs[:2] {
-		ratio := ratio(samples[i], samples[2], wall)
+	for i, c := range cs[:last] {
+		ratio := ratio(samples[i], samples[last], wall)
 		fmt.Fprintf(r.out, "%s / %s: %s; %s\n", c.name, byHand, ratio.precise(), verdict(ratio.median, 1.15))
 	}
 	return nil

@@ -195,6 +195,7 @@ func (b bundle) bench(t *testing.T, host *kvmhost.Host) {
 	}
 	for _, line := range []string{
 		`third run / first run:`, `micropod run --rm / script with Firecracker and a trivial init:`,
+		`micropod --templates run --rm / script with Firecracker and a trivial init:`,
 		`micropod run --rm: all others / VMM:`, `the last VM / the first VM:`, `bridge / bare TAP`, `user mode / bridge`, `kernel`, `exec`,
 	} {
 		m := regexp.MustCompile(`(?m)^` + line + ` +([0-9.]+).*$`).FindStringSubmatch(out.String())
