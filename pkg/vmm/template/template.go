@@ -82,20 +82,30 @@ func (s Store) path(key, suffix string) string { return filepath.Join(s.Dir, key
 // has been such a VM before; "" if there is none. Another process may remove it
 // at any time. An error is no reason not to start.
 func (s Store) Open(key string, makeIt func(dir string) error) (string, error) {
-	path := s.path(key, suffixState)
-	now := time.Now()
-	err := os.Chtimes(path, now, now) // the oldest is the first to go
+	path, err := s.find(key)
 	switch {
-	case err == nil:
-		return path, nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return "", err
+	case path != "" || err != nil:
+		return path, err
 	case s.marked(key, suffixFailed):
 		return "", nil
 	case !s.marked(key, suffixSeen):
 		return "", s.mark(key, suffixSeen)
 	}
 	return s.create(key, makeIt)
+}
+
+// find returns a template that is there, else "".
+func (s Store) find(key string) (string, error) {
+	path := s.path(key, suffixState)
+	now := time.Now()
+	err := os.Chtimes(path, now, now) // the oldest is the first to go
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return path, nil
 }
 
 // create makes a template, unless another process is at it.
@@ -107,6 +117,10 @@ func (s Store) create(key string, makeIt func(dir string) error) (string, error)
 	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return "", nil
+	}
+	// Who looked before another process was done with it comes here as well.
+	if path, err := s.find(key); path != "" || err != nil || s.marked(key, suffixFailed) {
+		return path, err
 	}
 	s.expire(keep - 1)
 	temp, err := os.MkdirTemp(s.Dir, tempPrefix+"*") // mode 0700

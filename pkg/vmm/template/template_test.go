@@ -97,6 +97,28 @@ func TestInTheMaking(t *testing.T) {
 	}
 }
 
+// Who looked for a template just before another process had made it uses that one,
+// or boots where it could not be made.
+func TestMadeMeanwhile(t *testing.T) {
+	for suffix, used := range map[string]bool{suffixState: true, suffixFailed: false} {
+		s := Store{t.TempDir()}
+		if err := os.Mkdir(s.path("key", suffix), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(s.path("key", suffix), "file"), nil, 0o400); err != nil {
+			t.Fatal(err)
+		}
+		dir, err := s.create("key", func(string) error {
+			t.Errorf("%s: made once more", suffix)
+			return nil
+		})
+		if err != nil || (dir != "") != used {
+			t.Errorf("%s: %q, %v", suffix, dir, err)
+		}
+		s.empty(t)
+	}
+}
+
 func TestExpire(t *testing.T) {
 	s := Store{t.TempDir()}
 	old := time.Now().Add(-40 * 24 * time.Hour)
