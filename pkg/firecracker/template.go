@@ -142,22 +142,31 @@ func (m *machine) load(ctx context.Context) error {
 			s.NetworkOverrides = append(s.NetworkOverrides, NetworkOverride{IfaceID: nicName(i), HostDevName: n.Device})
 		}
 	}
-	if err := m.api.Do(ctx, LoadSnapshot(s)); err != nil {
-		return fmt.Errorf("%w: %w", template.ErrUnusable, errors.Join(err, m.origin.store.Forget(m.origin.key, err)))
+	if err := m.goOn(ctx, LoadSnapshot(s)); err != nil {
+		return err
 	}
+	m.onEnd(func() { m.origin.store.Judge(m.origin.key, m.heard.Load()) })
 	// The guest has no driver of a disk yet: it learns their sizes later.
 	for i, d := range m.config.Disks {
 		if r := rateLimiter(d); r != nil {
-			if err := m.api.Do(ctx, PatchDrive(DrivePatch{DriveID: diskName(i), RateLimiter: r})); err != nil {
+			if err := m.goOn(ctx, PatchDrive(DrivePatch{DriveID: diskName(i), RateLimiter: r})); err != nil {
 				return err
 			}
 		}
 	}
-	m.onEnd(func() { m.origin.store.Judge(m.origin.key, m.heard.Load()) })
 	return m.openVsock()
 }
 
-func (m *machine) resume(ctx context.Context) error { return m.api.Do(ctx, PatchVM(Resumed)) }
+func (m *machine) resume(ctx context.Context) error { return m.goOn(ctx, PatchVM(Resumed)) }
+
+// goOn sends a request that a VM which boots does without: where Firecracker
+// refuses it, the VM may boot still.
+func (m *machine) goOn(ctx context.Context, r Request) error {
+	if err := m.api.Do(ctx, r); err != nil {
+		return fmt.Errorf("%w: %w", template.ErrUnusable, errors.Join(err, m.origin.store.Forget(m.origin.key, err)))
+	}
+	return nil
+}
 
 // FromTemplate reports that the VM has not booted.
 func (m *machine) FromTemplate() bool { return m.origin != nil }

@@ -1,6 +1,7 @@
 package firecracker
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/micropod/micropod/pkg/vmm"
+	"github.com/micropod/micropod/pkg/vmm/template"
 )
 
 func TestTemplateKey(t *testing.T) {
@@ -112,6 +114,39 @@ func TestSnapshotReleases(t *testing.T) {
 		}
 		if err := v.canKeep(test.memory); (err == nil) != test.ok {
 			t.Errorf("%s with %d MiB: %v", test.version, test.memory, err)
+		}
+	}
+}
+
+// Whatever of going on from a template Firecracker refuses, the VM may boot
+// still, and others of its kind do not try again.
+func TestGoOnRefused(t *testing.T) {
+	for _, step := range []string{"/snapshot/load", "/drives/vda", "/vm"} {
+		_, api, _ := newAPI(t, func(method, path string, _ []byte) string {
+			if path == step {
+				return "refused"
+			}
+			return ""
+		})
+		store := template.Store{Dir: t.TempDir()}
+		if err := os.Mkdir(filepath.Join(store.Dir, "key.state"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		m := &machine{api: api, origin: &origin{store: store, key: "key"}, config: vmm.Config{
+			Disks: []vmm.Disk{{Limits: vmm.DiskLimits{WriteOps: 1}}}, VsockPath: filepath.Join(t.TempDir(), "v"),
+		}}
+		if err := os.WriteFile(m.config.VsockPath, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := m.load(t.Context())
+		if err == nil {
+			err = m.resume(t.Context())
+		}
+		if !errors.Is(err, template.ErrUnusable) {
+			t.Errorf("%s: %v", step, err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(store.Dir, "*")); len(left) != 1 || filepath.Base(left[0]) != "key.failed" {
+			t.Errorf("%s: left %v", step, left)
 		}
 	}
 }
