@@ -109,6 +109,14 @@ const (
 	ServiceFreed    Point = "service.freed"    // the VM is gone
 )
 
+// Points of Firecracker's templates, which take a KVM: package test/firecracker
+// runs their sweep.
+const (
+	FirecrackerPattern Point = "firecracker.pattern" // the guest that becomes a template boots
+	FirecrackerSaved   Point = "firecracker.saved"   // its snapshot is written, where its VMM can
+	FirecrackerTaken   Point = "firecracker.taken"   // a half of that is the template's
+)
+
 // Points of bridge networks. They are not swept with the others but by the tests
 // of pkg/network/bridge, which need root and no VM.
 const (
@@ -135,6 +143,7 @@ func All() []Point {
 		RemoveKilled, RemoveLocked, RemoveHidden, RemoveRecorded, ReapFreed,
 		NetworksWritten,
 		FilesLocked, FilesServed, FilesSent, ServiceRecorded, ServiceUp, ServiceFlushed, ServiceFreed,
+		FirecrackerPattern, FirecrackerSaved, FirecrackerTaken,
 		BridgeTables, BridgeLinked, BridgeRouted, BridgeUp, BridgePlugged, BridgeUnrouted, BridgeRemoved,
 	}
 }

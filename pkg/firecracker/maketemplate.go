@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/vmm"
 	"github.com/micropod/micropod/pkg/vmm/template"
 )
@@ -148,6 +149,7 @@ func (m *maker) checkRelease(context.Context) error {
 }
 
 func (m *maker) awaitGuest(ctx context.Context) error {
+	failpoint.Here(failpoint.FirecrackerPattern)
 	select {
 	case <-m.spoke:
 	case <-m.proc.exited:
@@ -186,6 +188,7 @@ func (m *maker) place(name string) string {
 // take moves the snapshot into dir, where nobody can write it any more: its VMM
 // has ended. The VMM ran no code of a container, and is not believed all the same.
 func (m *maker) take(dir string) error {
+	failpoint.Here(failpoint.FirecrackerSaved)
 	m.proc.kill()
 	if m.jail != nil {
 		return takeFiles(m.jail.root, dir, m.jail.id())
@@ -209,6 +212,9 @@ func takeFiles(from, dir string, owner int) error {
 		}
 		if err := errors.Join(os.Lchown(to, os.Geteuid(), os.Getegid()), os.Chmod(to, 0o400)); err != nil {
 			return err
+		}
+		if name == templateState {
+			failpoint.Here(failpoint.FirecrackerTaken)
 		}
 	}
 	return nil

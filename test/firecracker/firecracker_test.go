@@ -66,6 +66,9 @@ func TestFirecracker(t *testing.T) {
 		t.Run("scripts", func(t *testing.T) {
 			b.run(t, host, nil, "cmd.test", "TestVM")
 		})
+		t.Run("fail points", func(t *testing.T) {
+			b.run(t, host, nil, "cmd.test", "TestFirecrackerFailpoints")
+		})
 		t.Run("benchmark", func(t *testing.T) { b.bench(t, host) })
 	}
 	t.Run("contract", func(t *testing.T) {
@@ -90,6 +93,7 @@ func prepare(t *testing.T) bundle {
 	top := filepath.Join("..", "..")
 	b.build(t, "test", "-c", "-o", filepath.Join(dir, "firecracker.test"), "./pkg/firecracker")
 	b.build(t, "test", "-c", "-o", filepath.Join(dir, "cmd.test"), "./cmd/micropod")
+	b.build(t, "build", "-tags", "embedagent failpoint", "-o", filepath.Join(dir, "failpoints"), "./cmd/micropod")
 	b.build(t, "build", "-o", filepath.Join(dir, "bench"), "./test/bench")
 	b.build(t, "build", "-o", filepath.Join(dir, "guest"), "./pkg/vmm/vmmtest/guest")
 	b.copy(t, "micropod", filepath.Join(top, "micropod"))
@@ -165,6 +169,7 @@ func (b bundle) run(t *testing.T, host *kvmhost.Host, user *kvmhost.User, progra
 			"MICROPOD_TEST_FIRECRACKER=" + filepath.Join(b.dir, "bin"),
 			"MICROPOD_TEST_GUEST=" + filepath.Join(b.dir, "guest"),
 			"MICROPOD_TEST_BINARY=" + filepath.Join(b.dir, "micropod"),
+			"MICROPOD_TEST_FAILPOINTS=" + filepath.Join(b.dir, "failpoints"),
 			"MICROPOD_TEST_KERNEL=" + filepath.Join(b.dir, "kernel", "vmlinux"),
 			"MICROPOD_TEST_IMAGES=" + filepath.Join(b.dir, "images"),
 		},
