@@ -61,6 +61,9 @@ func (s *suite) testDeviceOfTemplate(t *testing.T) {
 		c.NICs[0].MAC = fmt.Sprintf("02:00:00:00:00:%02x", 32+i)
 		c.Initrd, c.Templates = first.Initrd, first.Templates
 		v := s.boot(t, c)
+		if m, ok := v.Machine.(vmm.Templated); ok && m.FromTemplate() != (i > 0) {
+			t.Errorf("start %d: from a template is %v", i+1, m.FromTemplate())
+		}
 		s.useDevice(t, v)
 		v.Kill()
 		noDevice(t)
