@@ -175,10 +175,15 @@ func (n *Network) Attach(link *os.File) error {
 	if n.wire != nil || n.ctx.Err() != nil {
 		return errors.New("user network: attached or closed already")
 	}
+	room, err := roomOf(link)
+	if err != nil {
+		return fmt.Errorf("user network: look at the guest's link: %w", err)
+	}
 	file, err := duplicate(link)
 	if err != nil {
 		return fmt.Errorf("user network: %w", err)
 	}
+	n.wide.TryAcquire(wideStreams - room) // for good
 	w := &wire{file: file, ep: newOutlet(n.ctx, n.c.MTU, n.c.GatewayMAC), admits: newFilter(n.c).admits}
 	// A guest that sends a wrong checksum harms its own connections. The
 	// kernel of a TAP passes on what its guest left to be filled in.

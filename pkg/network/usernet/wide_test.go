@@ -4,9 +4,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
@@ -16,6 +18,56 @@ func TestWideWindow(t *testing.T) {
 	const most = 65535
 	if got := most << tcp.FindWndScale(bufferSize); got < wideBuffer/2-most {
 		t.Errorf("the window of %d bytes cannot grow beyond %d", bufferSize, got)
+	}
+}
+
+// The buffer is what the kernel says, twice what is asked for: net.core.rmem_max is
+// 212992 by default, and only root may have more.
+func TestRoomOfBuffer(t *testing.T) {
+	for buffer, want := range map[int]int64{0: 0, 2 * 212992: 0, 2 << 20: 2, 8 << 20: wideStreams, 64 << 20: wideStreams} {
+		if got := roomFor(buffer); got != want {
+			t.Errorf("in %d bytes: %d, want %d", buffer, got, want)
+		}
+	}
+}
+
+func TestRoomOfLink(t *testing.T) {
+	pair, _ := link(t)
+	pipe, _, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	for _, f := range []*os.File{pair, pipe} { // lose nothing
+		if got, err := roomOf(f); got != wideStreams || err != nil {
+			t.Errorf("%d, %v, want %d", got, err, wideStreams)
+		}
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("packet sockets need root")
+	}
+	for buffer, want := range map[int]int64{212992: 0, 4 << 20: wideStreams} {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tap := os.NewFile(uintptr(fd), "tap")
+		defer tap.Close()
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := roomOf(tap); got != want || err != nil {
+			t.Errorf("with %d bytes: %d, %v, want %d", buffer, got, err, want)
+		}
+		n, err := New(with(Config{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		if err := n.Attach(tap); err != nil {
+			t.Fatal(err)
+		}
+		taken(t, n, wideStreams-want)
 	}
 }
 
