@@ -69,3 +69,21 @@ func versionOf(chains []chain) (string, error) {
 	}
 	return "version_" + hex.EncodeToString(sum.Sum(nil)[:8]), nil
 }
+
+// TestChainsDocumented is that the path of a packet has all chains.
+func TestChainsDocumented(t *testing.T) {
+	b, err := os.ReadFile("../../../docs/bridge.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, path, _ := strings.Cut(string(b), "## The path of a packet\n")
+	drawing, table, found := strings.Cut(path, "\n```\n")
+	if !found {
+		t.Fatal("docs/bridge.md has no drawing")
+	}
+	for _, c := range chains() {
+		if !strings.Contains(drawing, " "+c.name+" ") || !strings.Contains(table, "| `"+c.name+"`") && !strings.Contains(table, ", `"+c.name+"`") {
+			t.Errorf("docs/bridge.md does not tell of chain %s, or does not draw it", c.name)
+		}
+	}
+}

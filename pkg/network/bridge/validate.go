@@ -81,7 +81,7 @@ func (n Network) Validate() error {
 }
 
 // validSubnet refuses networks that mean something else, and those whose packets
-// chain arrive would not let pass.
+// chain admit would not let pass.
 func validSubnet(p netip.Prefix, gateway netip.Addr) error {
 	a := p.Addr()
 	if !p.IsValid() || p != p.Masked() || a.IsMulticast() || a.IsLinkLocalUnicast() {
