@@ -112,7 +112,8 @@ func TestCloseUnderLoad(t *testing.T) {
 	load(t, n, guest)
 	started := time.Now()
 	n.Close()
-	if took := time.Since(started); took > time.Minute {
+	// No connection lingers: what is under way is given up.
+	if took := time.Since(started); took >= lingerTime {
 		t.Errorf("Close took %s", took)
 	}
 	stop()
