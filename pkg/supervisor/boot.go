@@ -36,6 +36,7 @@ func (s *supervisor) runSteps(steps []step) (phase string, err error) {
 		if err := step.run(); err != nil {
 			// Whatever else was under way was given up for it.
 			if n := (*networkError)(nil); errors.As(context.Cause(s.booting), &n) {
+				s.log.Info("given up for the network", "phase", step.name, "err", err) // or it failed too
 				return phaseNetwork, n.err
 			}
 			return step.name, err

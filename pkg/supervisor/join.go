@@ -35,6 +35,7 @@ func (s *supervisor) join() {
 		err = s.plugIn()
 	}
 	if err != nil {
+		s.log.Info("the VM is not in its networks", "err", err)
 		s.stopBoot(&networkError{err}) // changes nothing of a boot that is given up already
 	}
 }

@@ -1,7 +1,9 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -185,6 +187,27 @@ func TestNetworkThatFails(t *testing.T) {
 				t.Errorf("events: %q", got)
 			}
 		})
+	}
+}
+
+// TestTwoErrors: of a step and a network that fail beside each other one is told, and
+// both are in the log.
+func TestTwoErrors(t *testing.T) {
+	var log strings.Builder
+	s := &supervisor{log: slog.New(slog.NewTextHandler(&log, nil)), nics: []*nic{{joined: &network.Joined{}}}, joined: make(chan struct{})}
+	s.plan.NICs = []network.NIC{{Name: "net"}}
+	s.fresh()
+	phase, err := s.runSteps([]step{{"vmm", func() error {
+		s.join()
+		return errors.New("no VMM")
+	}}})
+	if phase != phaseNetwork || err == nil || !strings.HasPrefix(err.Error(), "join network net: ") {
+		t.Errorf("%s: %v", phase, err)
+	}
+	for _, want := range []string{"no VMM", "join network net: "} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not tell of %q:\n%s", want, &log)
+		}
 	}
 }
 
