@@ -37,8 +37,9 @@ const (
 
 	// keep is how many templates there are at most; one has some 70 MB.
 	keep = 4
-	// MakeLimit bounds the boot of a guest that becomes a template.
-	MakeLimit = time.Minute
+	// MakeLimit bounds the boot of a guest that becomes a template. The start that
+	// makes it has two minutes, and is to boot by itself when that fails.
+	MakeLimit = 90 * time.Second
 )
 
 // ErrUnusable is wrapped by the error of a start from a template. Without one
