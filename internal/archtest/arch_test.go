@@ -55,7 +55,7 @@ func house() map[string]room {
 			"what runs in the guest must stay small: every import is in each VM's memory"},
 		"pkg/supervisor": {[]string{"pkg/state", "pkg/events", "pkg/vmm", "pkg/agent", "pkg/agent/api", "pkg/logfile", "pkg/logdriver", "pkg/health", "pkg/network", "pkg/network/usernet", "pkg/network/peer"},
 			"it lives as long as its VM, and prepares nothing: no images, no disks, no kernels"},
-		"pkg/manager": {[]string{"pkg/state", "pkg/events", "pkg/ledger", "pkg/image", "pkg/rootfs", "pkg/kernel", "pkg/vmm", "pkg/agent", "pkg/agent/api", "pkg/seccomp", "pkg/supervisor", "pkg/logfile", "pkg/logdriver", "pkg/health", "pkg/network", "pkg/network/bridge", "pkg/network/ipam"},
+		"pkg/manager": {[]string{"pkg/state", "pkg/events", "pkg/ledger", "pkg/image", "pkg/rootfs", "pkg/kernel", "pkg/vmm", "pkg/vmm/template", "pkg/agent", "pkg/agent/api", "pkg/seccomp", "pkg/supervisor", "pkg/logfile", "pkg/logdriver", "pkg/health", "pkg/network", "pkg/network/bridge", "pkg/network/ipam"},
 			"orchestrates; drivers only through vmm"},
 		"cmd/micropod-agent": {[]string{"pkg/guest"}, "main of the guest"},
 		"cmd/micropod": {[]string{"pkg/manager", "pkg/firecracker", "pkg/qemu", "pkg/vmm", "pkg/image", "pkg/archive", "pkg/guest"},

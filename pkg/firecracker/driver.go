@@ -57,9 +57,8 @@ type Driver struct {
 }
 
 var (
-	_ vmm.Driver         = (*Driver)(nil)
-	_ vmm.Cleaner        = (*Driver)(nil)
-	_ vmm.TemplateKeeper = (*Driver)(nil)
+	_ vmm.Driver  = (*Driver)(nil)
+	_ vmm.Cleaner = (*Driver)(nil)
 )
 
 // New returns a Driver. It looks at nothing yet.

@@ -173,13 +173,3 @@ func (m *machine) FromTemplate() bool { return m.origin != nil }
 
 // Heard is told that the guest has spoken.
 func (m *machine) Heard() { m.heard.Store(true) }
-
-// StrayTemplates lists what is left of templates whose makers died.
-func (d *Driver) StrayTemplates(dir string) ([]string, error) {
-	return template.Store{Dir: dir}.Strays()
-}
-
-// RemoveStrayTemplates removes that.
-func (d *Driver) RemoveStrayTemplates(dir string) error {
-	return template.Store{Dir: dir}.RemoveStrays()
-}

@@ -12,6 +12,7 @@ import (
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 	"github.com/micropod/micropod/pkg/vmm"
+	"github.com/micropod/micropod/pkg/vmm/template"
 )
 
 // Finding is something on this host that is left of a container or an image that
@@ -232,26 +233,19 @@ func (m *Manager) checkDrivers() ([]ledger.Finding, error) {
 	return found, errors.Join(errs...)
 }
 
-// checkTemplates looks for what is left of states of guests that drivers keep.
+// checkTemplates looks for what is left of states of guests that drivers keep, all
+// of them in one store.
 func (m *Manager) checkTemplates() ([]ledger.Finding, error) {
-	dir := filepath.Join(m.state.Root(), dirTemplates)
+	store := template.Store{Dir: filepath.Join(m.state.Root(), dirTemplates)}
+	strays, err := store.Strays()
 	var found []ledger.Finding
-	var errs []error
-	for _, d := range m.o.Drivers {
-		k, ok := d.(vmm.TemplateKeeper)
-		if !ok {
-			continue
-		}
-		strays, err := k.StrayTemplates(dir)
-		errs = append(errs, err)
-		for _, path := range strays {
-			found = append(found, ledger.Finding{
-				Kind: ledger.File, Subject: path, Problem: "its writer has died", Remedy: "remove it",
-				Repair: func(context.Context) error { return k.RemoveStrayTemplates(dir) },
-			})
-		}
+	for _, path := range strays {
+		found = append(found, ledger.Finding{
+			Kind: ledger.File, Subject: path, Problem: "its writer has died", Remedy: "remove it",
+			Repair: func(context.Context) error { return store.RemoveStrays() },
+		})
 	}
-	return found, errors.Join(errs...)
+	return found, err
 }
 
 // checkDisks looks for disks that no image and no container is made of.

@@ -161,15 +161,6 @@ type Checker interface {
 	RemoveStrays() error
 }
 
-// TemplateKeeper is a Driver that keeps something in Config.Templates.
-type TemplateKeeper interface {
-	// StrayTemplates lists what writers that died have left in that directory.
-	// What a living process is making is not among it.
-	StrayTemplates(dir string) ([]string, error)
-	// RemoveStrayTemplates removes that. Idempotent.
-	RemoveStrayTemplates(dir string) error
-}
-
 // Machine is one running VM. Safe for concurrent use.
 type Machine interface {
 	// PID is the process id of the VMM.

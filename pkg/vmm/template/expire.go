@@ -44,8 +44,8 @@ func (s Store) expire(keep int) {
 	}
 }
 
-// Strays lists what is left of templates whose makers died; see
-// vmm.TemplateKeeper.
+// Strays lists what is left of templates whose makers died. What a living process is
+// making is not among it.
 func (s Store) Strays() (left []string, err error) {
 	err = s.strays(func(path string) error {
 		left = append(left, path)
@@ -54,7 +54,7 @@ func (s Store) Strays() (left []string, err error) {
 	return left, err
 }
 
-// RemoveStrays removes that.
+// RemoveStrays removes that. Idempotent.
 func (s Store) RemoveStrays() error { return s.strays(os.RemoveAll) }
 
 // strays calls do for all that is temporary, unless a template is being made.

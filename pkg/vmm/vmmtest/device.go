@@ -51,9 +51,6 @@ func (s *suite) testDevice(t *testing.T) {
 // testDeviceOfTemplate: a VM that goes on from a template has what others have.
 func (s *suite) testDeviceOfTemplate(t *testing.T) {
 	t.Helper()
-	if _, ok := s.new(t).(vmm.TemplateKeeper); !ok {
-		return
-	}
 	first := s.deviceConfig(t, wire.ModeServe)
 	first.Templates = t.TempDir()
 	for i := range 3 { // the second makes the template
