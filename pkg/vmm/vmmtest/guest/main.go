@@ -180,14 +180,7 @@ func execute(ch channel, words []string) (string, error) {
 	case "disks":
 		return listDisks()
 	case "sum":
-		f, err := os.Open(arg(1))
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		h := sha256.New()
-		_, err = io.Copy(h, f)
-		return fmt.Sprintf("%x", h.Sum(nil)), err
+		return sum(arg(1))
 	case "write":
 		return "", overwrite(arg(1), arg(2))
 	case "dial":
@@ -201,17 +194,7 @@ func execute(ch channel, words []string) (string, error) {
 		}
 		return "connected", c.Close()
 	case "console":
-		n, err := strconv.ParseInt(arg(1), 10, 64)
-		if err != nil {
-			return "", err
-		}
-		tty, err := os.OpenFile("/dev/ttyS0", os.O_WRONLY, 0)
-		if err != nil {
-			return "", err
-		}
-		defer tty.Close()
-		_, err = io.CopyN(tty, wire.Pattern(), n)
-		return "", err
+		return "", fillConsole(arg(1))
 	case "nic":
 		return nic(arg(1), arg(2), arg(3))
 	case "send":
@@ -233,6 +216,33 @@ func execute(ch channel, words []string) (string, error) {
 		return "", sysrq("c")
 	}
 	return "", fmt.Errorf("no such command: %q", words)
+}
+
+// sum is the SHA-256 of what a file has.
+func sum(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return fmt.Sprintf("%x", h.Sum(nil)), err
+}
+
+// fillConsole writes so many bytes to the serial console.
+func fillConsole(bytes string) error {
+	n, err := strconv.ParseInt(bytes, 10, 64)
+	if err != nil {
+		return err
+	}
+	tty, err := os.OpenFile("/dev/ttyS0", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer tty.Close()
+	_, err = io.CopyN(tty, wire.Pattern(), n)
+	return err
 }
 
 // listDisks tells name, sectors and the read-only flag of each disk.
