@@ -28,6 +28,15 @@ func (p peers) DialTCP(ctx context.Context, from, to netip.AddrPort) (relay.Stre
 	return peer.DialTCP(ctx, socket, peer.Request{Network: p.network, From: from, To: to})
 }
 
+// DialPing opens a flow of echo requests of a guest to another one.
+func (p peers) DialPing(ctx context.Context, from, to netip.Addr) (relay.Socket, error) {
+	socket, ok := p.find(p.network, to)
+	if !ok {
+		return nil, peer.ErrRefused
+	}
+	return peer.DialPing(ctx, socket, peer.Request{Network: p.network, From: netip.AddrPortFrom(from, 0), To: netip.AddrPortFrom(to, 0)})
+}
+
 // DialUDP opens a flow of a guest to another one.
 func (p peers) DialUDP(ctx context.Context, from, to netip.AddrPort) (relay.Socket, error) {
 	socket, ok := p.find(p.network, to.Addr())

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,6 +48,41 @@ func (l loopback) DialUDP(_ context.Context, _ netip.AddrPort, port uint16) (rel
 		return nil, err
 	}
 	return relay.UDP{UDPConn: c}, nil
+}
+
+func (l loopback) DialPing(_ context.Context, from netip.Addr) (relay.Socket, error) {
+	if l.from != nil {
+		l.from <- netip.AddrPortFrom(from, 0)
+	}
+	return mirror{make(chan []byte, 1), make(chan struct{}), new(sync.Once)}, nil
+}
+
+// mirror gives back what is written to it.
+type mirror struct {
+	messages chan []byte
+	done     chan struct{}
+	once     *sync.Once
+}
+
+func (m mirror) Write(b []byte) (int, error) {
+	m.messages <- bytes.Clone(b)
+	return len(b), nil
+}
+
+func (m mirror) Receive(until time.Time, _ *relay.Buffers, f func([]byte) error) error {
+	select {
+	case b := <-m.messages:
+		return f(b)
+	case <-m.done:
+		return net.ErrClosed
+	case <-time.After(time.Until(until)):
+		return os.ErrDeadlineExceeded
+	}
+}
+
+func (m mirror) Close() error {
+	m.once.Do(func() { close(m.done) })
+	return nil
 }
 
 // serving is a supervisor with a guest in the network front.
@@ -208,6 +244,30 @@ func TestDatagrams(t *testing.T) {
 	err = c.Receive(time.Now().Add(time.Millisecond), &relay.Buffers{}, func([]byte) error { return nil })
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("nothing to receive: %v", err)
+	}
+}
+
+func TestPing(t *testing.T) {
+	from := make(chan netip.AddrPort, 1)
+	_, socket := serving(t, loopback{from}, full())
+	r := request(0)
+	r.From = netip.AddrPortFrom(other.Addr(), 0)
+	c, err := DialPing(t.Context(), socket, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := <-from; got != r.From {
+		t.Errorf("the guest was to see %s, want %s", got, r.From)
+	}
+	if err := echoed(c, "a message of ICMP"); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []Request{request(80), request(0)} { // with ports
+		if c, err := DialPing(t.Context(), socket, bad); !errors.Is(err, ErrRefused) {
+			t.Errorf("from %s to %s: %v", bad.From, bad.To, err)
+			c.Close()
+		}
 	}
 }
 

@@ -10,8 +10,9 @@ import (
 
 // Protocols of a request.
 const (
-	TCP Protocol = 1
-	UDP Protocol = 2
+	TCP  Protocol = 1
+	UDP  Protocol = 2
+	ICMP Protocol = 3 // echo requests and their answers
 )
 
 // Protocol is what the connection is between the guests.
@@ -23,7 +24,7 @@ type Request struct {
 	// Network is the id of the network of both guests: 64 characters of [0-9a-f].
 	Network string
 	// From is the guest that connects, as the other shall see it; To the one that is
-	// asked.
+	// asked. Their ports are 0 with ICMP, and never else.
 	From, To netip.AddrPort
 }
 
@@ -76,10 +77,21 @@ func decodeRequest(b []byte) (Request, error) {
 	r := Request{Protocol: Protocol(b[1]), Network: hex.EncodeToString(b[2 : 2+networkSize])}
 	b = b[2+networkSize:]
 	r.From, r.To = decodePlace(b), decodePlace(b[placeSize:])
-	if r.Protocol != TCP && r.Protocol != UDP || r.From.Port() == 0 || r.To.Port() == 0 {
+	if !r.complete() {
 		return Request{}, errNoRequest
 	}
 	return r, nil
+}
+
+// complete reports whether a request has what its protocol needs.
+func (r Request) complete() bool {
+	switch r.Protocol {
+	case TCP, UDP:
+		return r.From.Port() != 0 && r.To.Port() != 0
+	case ICMP:
+		return r.From.Port() == 0 && r.To.Port() == 0
+	}
+	return false
 }
 
 func decodePlace(b []byte) netip.AddrPort {

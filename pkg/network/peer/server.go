@@ -36,6 +36,7 @@ import (
 type Guest interface {
 	DialTCP(ctx context.Context, from netip.AddrPort, port uint16) (relay.Stream, error)
 	DialUDP(ctx context.Context, from netip.AddrPort, port uint16) (relay.Socket, error)
+	DialPing(ctx context.Context, from netip.Addr) (relay.Socket, error)
 }
 
 // Member is the place of a guest in a network.
@@ -181,7 +182,9 @@ func (s *Server) serve(c channel) {
 	case !ok:
 		c.Write(stranger.encode())
 	case r.Protocol == UDP:
-		s.serveUDP(c, m, r)
+		s.serveFlow(c, r, func(ctx context.Context) (relay.Socket, error) { return m.Guest.DialUDP(ctx, r.From, r.To.Port()) })
+	case r.Protocol == ICMP:
+		s.serveFlow(c, r, func(ctx context.Context) (relay.Socket, error) { return m.Guest.DialPing(ctx, r.From.Addr()) })
 	case !s.streams.TryAcquire(1):
 		c.Write(busy.encode())
 	default:
@@ -218,10 +221,11 @@ func (s *Server) serveTCP(c channel, m Member, r Request) {
 	relay.Streams(s.ctx, guest, newStream(c))
 }
 
-func (s *Server) serveUDP(c channel, m Member, r Request) {
+// serveFlow is a connection whose messages are datagrams.
+func (s *Server) serveFlow(c channel, r Request, dial func(context.Context) (relay.Socket, error)) {
 	ctx, cancel := context.WithTimeout(s.ctx, dialTimeout)
 	defer cancel()
-	guest, err := m.Guest.DialUDP(ctx, r.From, r.To.Port())
+	guest, err := dial(ctx)
 	if err != nil {
 		s.refuse(c, r, err)
 		return

@@ -301,6 +301,8 @@ func FuzzFrames(f *testing.F) {
 		{proto: header.UDPProtocolNumber, dst: gateway.String(), port: 53, payload: []byte("question")},
 		{proto: header.UDPProtocolNumber, dst: "169.254.169.254", port: 80, more: true},
 		{proto: header.ICMPv4ProtocolNumber, dst: gateway.String(), raw: true, payload: []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}},
+		{proto: header.ICMPv4ProtocolNumber, dst: elsewhere.String(), raw: true, payload: []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}},
+		{proto: header.ICMPv4ProtocolNumber, dst: "169.254.169.254", raw: true, payload: []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}},
 	} {
 		f.Add(p.bytes(), true)
 	}

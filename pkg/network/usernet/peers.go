@@ -14,6 +14,9 @@ import (
 type Peers interface {
 	DialTCP(ctx context.Context, from, to netip.AddrPort) (relay.Stream, error)
 	DialUDP(ctx context.Context, from, to netip.AddrPort) (relay.Socket, error)
+	// DialPing opens a flow whose messages are ICMP's (RFC 792), from the type on:
+	// echo requests one way, the answers the other, under any identifier.
+	DialPing(ctx context.Context, from, to netip.Addr) (relay.Socket, error)
 }
 
 // peer reports whether an address is one that another guest of the network may
@@ -54,4 +57,9 @@ func (i Inward) DialTCP(ctx context.Context, from netip.AddrPort, port uint16) (
 // DialUDP opens a flow of another guest to this one.
 func (i Inward) DialUDP(_ context.Context, from netip.AddrPort, port uint16) (relay.Socket, error) {
 	return i.n.flowTo(from, port)
+}
+
+// DialPing opens a flow of another guest's echo requests to this one.
+func (i Inward) DialPing(_ context.Context, from netip.Addr) (relay.Socket, error) {
+	return i.n.pingFrom(from)
 }

@@ -56,6 +56,14 @@ func (o *neighbours) DialUDP(ctx context.Context, from, to netip.AddrPort) (rela
 	return peer.DialUDP(ctx, socket, r)
 }
 
+func (o *neighbours) DialPing(ctx context.Context, from, to netip.Addr) (relay.Socket, error) {
+	socket, r, err := o.of(netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to, 0))
+	if err != nil {
+		return nil, err
+	}
+	return peer.DialPing(ctx, socket, r)
+}
+
 // serve lets the others reach a guest.
 func (o *neighbours) serve(t *testing.T, n *Network) *peer.Server {
 	t.Helper()

@@ -29,6 +29,10 @@ func (s silent) DialUDP(ctx context.Context, _, _ netip.AddrPort) (relay.Socket,
 	return nil, s.wait(ctx)
 }
 
+func (s silent) DialPing(ctx context.Context, _, _ netip.Addr) (relay.Socket, error) {
+	return nil, s.wait(ctx)
+}
+
 // Those who wait for a peer that stalls count, and end with the network.
 func TestPeerStalls(t *testing.T) {
 	peers := silent{make(chan struct{}, 9000)}
@@ -43,7 +47,11 @@ func TestPeerStalls(t *testing.T) {
 	}
 	flows := n.limits.flows + 50
 	for i := range flows {
-		guest.Write(sent{proto: header.UDPProtocolNumber, dst: "10.0.2.77", port: uint16(1000 + i), payload: []byte("x")}.bytes())
+		p := sent{proto: header.UDPProtocolNumber, dst: "10.0.2.77", port: uint16(1000 + i), payload: []byte("x")}
+		if i%2 == 0 {
+			p = sent{proto: header.ICMPv4ProtocolNumber, dst: "10.0.2.77", raw: true, payload: echoRequest(uint16(i), 1, nil)}
+		}
+		guest.Write(p.bytes())
 		<-peers.asked
 	}
 	guest.Write(sent{proto: header.TCPProtocolNumber, dst: "10.0.2.77", port: 80}.bytes())
@@ -54,6 +62,9 @@ func TestPeerStalls(t *testing.T) {
 	n.Close()
 	if got := n.flows.Len(); got != 0 {
 		t.Errorf("%d flows are left", got)
+	}
+	if got := len(n.pings.all); got != 0 {
+		t.Errorf("%d flows of ping are left", got)
 	}
 }
 

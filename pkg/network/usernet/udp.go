@@ -82,7 +82,7 @@ func (n *Network) dialUDP(ctx context.Context, to netip.AddrPort) (relay.UDP, er
 
 // carry opens a flow and copies datagrams both ways until it is over. It counts
 // from the beginning: to find a peer takes a while, and a guest may ask for many.
-func (n *Network) carry(guest *datagrams, to netip.AddrPort, dial dialer) {
+func (n *Network) carry(guest relay.Socket, to netip.AddrPort, dial dialer) {
 	ctx, cancel := context.WithCancel(n.ctx)
 	f := n.flows.Open(to.Port(), func() {
 		cancel()

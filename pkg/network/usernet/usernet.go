@@ -4,9 +4,9 @@
 // into connections to the guest. It needs no privilege, no device and no rule
 // of the host, and nothing of it outlives its process.
 //
-// What it is not: a path for packets. Only TCP, UDP and the gateway's answers
-// to ARP, NDP and ping exist; what a guest may reach is decided for each
-// connection, in policy.go.
+// What it is not: a path for packets. Only TCP, UDP, ping and the gateway's answers
+// to ARP and NDP exist; what a guest may reach is decided for each connection, in
+// policy.go.
 //
 // Lifecycle: New binds the published ports, Attach joins the guest's NIC and
 // lets clients in, Close frees all. Methods are safe for concurrent use.
@@ -89,6 +89,7 @@ type Network struct {
 	streams *semaphore.Weighted
 	wide    *semaphore.Weighted
 	flows   *relay.Flows
+	pings   pings
 	ports   *publish.Server
 
 	// reroute is the last word on where a connection of the guest goes. Tests
@@ -115,7 +116,7 @@ func New(c Config) (*Network, error) {
 		ports:   ports,
 		policy:  policy{gateway: c.Gateway, host: c.Host, others: c.Others, guest: c.Guest, internal: c.Internal},
 		reroute: func(to netip.AddrPort) netip.AddrPort { return to },
-		limits:  l, streams: semaphore.NewWeighted(int64(l.streams)), wide: semaphore.NewWeighted(wideStreams), flows: relay.NewFlows(l.flows),
+		limits:  l, streams: semaphore.NewWeighted(int64(l.streams)), wide: semaphore.NewWeighted(wideStreams), flows: relay.NewFlows(l.flows), pings: newPings(),
 	}
 	// Its own log tells of each odd packet, which a guest can make any number of.
 	gvisor.SetLevel(gvisor.Warning)
@@ -138,6 +139,7 @@ func New(c Config) (*Network, error) {
 	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &send)
 	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &receive)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.tcpForwarder().HandlePacket)
+	n.stack.SetTransportProtocolHandler(icmp.ProtocolNumber4, n.outboundPing)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(n.stack, n.outboundUDP).HandlePacket)
 	return n, nil
 }

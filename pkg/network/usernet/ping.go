@@ -1,0 +1,293 @@
+package usernet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/micropod/micropod/pkg/network/relay"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Echo requests of the guest (RFC 792) are flows, as datagrams of UDP are: each is
+// the messages of one identifier to one address. At the far end, a socket of the
+// host or the stack of another guest has an identifier of its own.
+
+const (
+	echoQueue = 16      // requests of a flow that wait for its far end
+	echoRoom  = 1 << 20 // bytes of all requests that wait
+)
+
+// pings are the flows of echo requests.
+type pings struct {
+	room *semaphore.Weighted
+
+	mu  sync.Mutex
+	all map[pingKey]*echoes
+}
+
+type pingKey struct {
+	to    netip.Addr
+	ident uint16
+}
+
+func newPings() pings {
+	return pings{room: semaphore.NewWeighted(echoRoom), all: map[pingKey]*echoes{}}
+}
+
+// add gives a request to its flow, or loses it where too many wait. It returns the
+// flow if there was none before.
+func (p *pings) add(n *Network, k pingKey, message []byte) (fresh *echoes) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.all[k]
+	if e == nil {
+		e = &echoes{n: n, key: k, requests: make(chan []byte, echoQueue), done: make(chan struct{})}
+		p.all[k] = e
+		fresh = e
+	}
+	size := int64(len(message))
+	if !p.room.TryAcquire(size) {
+		return fresh
+	}
+	select {
+	case e.requests <- message:
+	default:
+		p.room.Release(size)
+	}
+	return fresh
+}
+
+// remove forgets a flow and what waits for it; nothing is added to it any more.
+func (p *pings) remove(e *echoes) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.all, e.key)
+	for {
+		select {
+		case b := <-e.requests:
+			p.room.Release(int64(len(b)))
+		default:
+			return
+		}
+	}
+}
+
+// outboundPing sees the ICMP messages of the guest that nothing in the stack is for.
+// It takes echo requests to others than the gateway, for which the stack answers.
+func (n *Network) outboundPing(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	h := header.ICMPv4(pkt.TransportHeader().Slice())
+	to := fromAddress(id.LocalAddress)
+	if len(h) < header.ICMPv4MinimumSize || h.Type() != header.ICMPv4Echo || to == n.c.Gateway {
+		return false
+	}
+	if checksum.Checksum(h, pkt.Data().Checksum()) != 0xffff {
+		return true // the far end would have a right one
+	}
+	if to.IsMulticast() || to == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return true // about which no error is sent: RFC 1122, section 3.2.2
+	}
+	message := slices.Concat([]byte(h), pkt.Data().AsRange().ToSlice())
+	quote := slices.Concat(pkt.NetworkHeader().Slice(), h)
+	dial := n.pingDialer(id)
+	if dial == nil {
+		n.unreachable(header.ICMPv4AdminProhibited, quote)
+		return true
+	}
+	e := n.pings.add(n, pingKey{to, h.Ident()}, message)
+	if e == nil {
+		return true
+	}
+	if !n.begin() {
+		e.Close()
+		return true
+	}
+	go func() {
+		defer n.wg.Done()
+		n.carry(e, netip.AddrPortFrom(to, 0), func(ctx context.Context) (relay.Socket, error) {
+			far, err := dial(ctx)
+			if err != nil {
+				n.unreachable(reasonOf(err), quote)
+			}
+			return far, err
+		})
+	}()
+	return true
+}
+
+// reasonOf is how a guest is told that a flow was not opened.
+func reasonOf(err error) header.ICMPv4Code {
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return header.ICMPv4AdminProhibited
+	}
+	return header.ICMPv4HostUnreachable
+}
+
+// pingDialer is the way to whom the guest means, nil where there is none.
+func (n *Network) pingDialer(id stack.TransportEndpointID) dialer {
+	to := fromAddress(id.LocalAddress)
+	if n.policy.peer(to) {
+		if !n.reachesPeers(id) {
+			return nil
+		}
+		return func(ctx context.Context) (relay.Socket, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			return n.c.Peers.DialPing(ctx, n.c.Guest.Addr(), to)
+		}
+	}
+	target, ok := n.policy.target(netip.AddrPortFrom(to, 0))
+	if !ok {
+		return nil
+	}
+	return func(context.Context) (relay.Socket, error) { return dialPing(n.reroute(target).Addr()) }
+}
+
+// dialPing opens a socket for echo requests to an IPv4 address, which needs no
+// privilege but a group in net.ipv4.ping_group_range; else it is EACCES. The kernel
+// chooses the identifier, and gives the socket the answers to it only (icmp(7),
+// "ICMP datagram sockets").
+func dialPing(to netip.Addr) (relay.Socket, error) {
+	if !to.Is4() {
+		return nil, fmt.Errorf("ping %s: no IPv4 address", to)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
+	if err != nil {
+		return nil, fmt.Errorf("open socket for ping: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "ping")
+	defer f.Close()
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.As4()}); err != nil {
+		return nil, fmt.Errorf("ping %s: %w", to, err)
+	}
+	c, err := net.FileConn(f) // a connected socket of datagrams is one of UDP to package net
+	if err != nil {
+		return nil, err
+	}
+	return relay.UDP{UDPConn: c.(*net.UDPConn)}, nil
+}
+
+// echoes are the guest's end of a flow: a relay.Socket whose messages are ICMP's,
+// from the type on.
+type echoes struct {
+	n        *Network
+	key      pingKey
+	requests chan []byte
+	done     chan struct{}
+	once     sync.Once
+}
+
+// Receive implements relay.Socket.
+func (e *echoes) Receive(until time.Time, _ *relay.Buffers, f func([]byte) error) error {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case b := <-e.requests:
+		e.n.pings.room.Release(int64(len(b)))
+		return f(b)
+	case <-e.done:
+		return net.ErrClosed
+	case <-timer.C:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// Write answers the guest. What is no answer is lost: the far end may send anything.
+func (e *echoes) Write(b []byte) (int, error) {
+	if h := header.ICMPv4(b); len(b) < header.ICMPv4MinimumSize || h.Type() != header.ICMPv4EchoReply || h.Code() != 0 {
+		return len(b), nil
+	}
+	answer := bytes.Clone(b)
+	header.ICMPv4(answer).SetIdent(e.key.ident)
+	return len(b), e.n.sendICMP(e.key.to, answer)
+}
+
+// Close ends the flow. Idempotent.
+func (e *echoes) Close() error {
+	e.once.Do(func() {
+		e.n.pings.remove(e)
+		close(e.done)
+	})
+	return nil
+}
+
+// unreachable tells the guest, in the name of the gateway, that a packet did not
+// arrive, of which quote is the header and eight bytes more: RFC 792.
+func (n *Network) unreachable(why header.ICMPv4Code, quote []byte) {
+	message := make([]byte, header.ICMPv4MinimumSize, header.ICMPv4MinimumSize+len(quote))
+	h := header.ICMPv4(message)
+	h.SetType(header.ICMPv4DstUnreachable)
+	h.SetCode(why)
+	if err := n.sendICMP(n.c.Gateway, append(message, quote...)); err != nil {
+		n.c.Log.Debug("tell the guest of an unreachable host", "err", err)
+	}
+}
+
+// sendICMP sends the guest a message, whose checksum it sets.
+func (n *Network) sendICMP(from netip.Addr, message []byte) error {
+	route, terr := n.stack.FindRoute(nic, address(from), address(n.c.Guest.Addr()), ipv4.ProtocolNumber, false)
+	if terr != nil {
+		return errors.New(terr.String())
+	}
+	defer route.Release()
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
+		ReserveHeaderBytes: header.ICMPv4MinimumSize + int(route.MaxHeaderLength()),
+		Payload:            buffer.MakeWithData(message[header.ICMPv4MinimumSize:]),
+	})
+	defer pkt.DecRef()
+	h := header.ICMPv4(pkt.TransportHeader().Push(header.ICMPv4MinimumSize))
+	copy(h, message)
+	h.SetChecksum(0)
+	h.SetChecksum(^checksum.Checksum(h, pkt.Data().Checksum()))
+	pkt.TransportProtocolNumber = icmp.ProtocolNumber4
+	if terr := route.WritePacket(stack.NetworkHeaderParams{Protocol: icmp.ProtocolNumber4, TTL: route.DefaultTTL()}, pkt); terr != nil {
+		return errors.New(terr.String())
+	}
+	return nil
+}
+
+// echoer sends echo requests to the guest: a relay.Socket, whose messages are as
+// those of echoes.
+type echoer struct {
+	*datagrams
+	to tcpip.FullAddress
+}
+
+// Write implements relay.Socket. What is no request is an error.
+func (e echoer) Write(b []byte) (int, error) {
+	n, terr := e.ep.Write(bytes.NewReader(b), tcpip.WriteOptions{To: &e.to})
+	if terr != nil {
+		return int(n), errors.New(terr.String())
+	}
+	return int(n), nil
+}
+
+// pingFrom opens a flow of echo requests to the guest from an address.
+func (n *Network) pingFrom(from netip.Addr) (relay.Socket, error) {
+	var wq waiter.Queue
+	ep, terr := n.stack.NewEndpoint(icmp.ProtocolNumber4, ipv4.ProtocolNumber, &wq)
+	if terr != nil {
+		return nil, errors.New(terr.String())
+	}
+	if terr := ep.Bind(full(netip.AddrPortFrom(from, 0))); terr != nil {
+		ep.Close()
+		return nil, errors.New(terr.String())
+	}
+	return echoer{newDatagrams(&wq, ep), full(netip.AddrPortFrom(n.c.Guest.Addr(), 0))}, nil
+}
