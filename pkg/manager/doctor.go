@@ -22,7 +22,7 @@ func (m *Manager) Doctor(ctx context.Context) []Check {
 	if k != nil {
 		checks = append(checks, checkFeatures(k)...)
 	}
-	checks = append(checks, m.checkAgent(), checkBridge(), m.checkDefaultNetwork())
+	checks = append(checks, m.checkAgent(), checkBridge(), m.checkDefaultNetwork(), checkPing())
 	return append(checks, m.checkVMMs(ctx)...)
 }
 

@@ -3,6 +3,7 @@ package manager
 import (
 	"strings"
 
+	"github.com/micropod/micropod/pkg/network"
 	"github.com/micropod/micropod/pkg/network/bridge"
 )
 
@@ -22,6 +23,16 @@ func checkBridge() Check {
 	}
 	if what, mend := inTheWay(drops); what != "" {
 		c.OK, c.Detail, c.Fix = false, what, mend
+	}
+	return c
+}
+
+// checkPing looks whether guests in user mode can ping more than each other.
+func checkPing() Check {
+	c := Check{Name: "ping in user mode", OK: true, Detail: "reaches other hosts"}
+	if err := network.CanPing(); err != nil {
+		c.OK, c.Detail = false, "reaches guests of the same network only: "+err.Error()
+		c.Fix = "put a group of yours into the range of the sysctl net.ipv4.ping_group_range"
 	}
 	return c
 }

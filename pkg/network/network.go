@@ -147,6 +147,9 @@ func (p Plan) Start(names Names, find FindPeer, share int, log *slog.Logger) (*u
 	return usernet.New(c)
 }
 
+// CanPing returns why guests in user mode cannot ping other hosts; nil if they can.
+func CanPing() error { return usernet.CanPing() }
+
 // hostAddress is the address that the host has towards the rest of the world;
 // invalid when it has none. Nothing is sent to find it out.
 func hostAddress() netip.Addr {

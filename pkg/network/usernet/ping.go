@@ -167,9 +167,9 @@ func dialPing(to netip.Addr) (relay.Socket, error) {
 	if !to.Is4() {
 		return nil, fmt.Errorf("ping %s: no IPv4 address", to)
 	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
+	fd, err := openPing()
 	if err != nil {
-		return nil, fmt.Errorf("open socket for ping: %w", err)
+		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "ping")
 	defer f.Close()
@@ -181,6 +181,23 @@ func dialPing(to netip.Addr) (relay.Socket, error) {
 		return nil, err
 	}
 	return relay.UDP{UDPConn: c.(*net.UDPConn)}, nil
+}
+
+func openPing() (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
+	if err != nil {
+		return -1, fmt.Errorf("open socket for ping: %w", err)
+	}
+	return fd, nil
+}
+
+// CanPing returns why guests of this process cannot ping other hosts; nil if they can.
+func CanPing() error {
+	fd, err := openPing()
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err
 }
 
 // echoes are the guest's end of a flow: a relay.Socket whose messages are ICMP's,
