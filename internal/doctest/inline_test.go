@@ -137,10 +137,10 @@ func refused(t *testing.T, bin, flag string) bool {
 	return strings.Contains(string(out), "is not supported")
 }
 
-// TestErrorsExist finds the texts of the README's table of errors in the code.
+// TestErrorsExist finds the texts of the table of errors in the code.
 func TestErrorsExist(t *testing.T) {
 	texts := literals(t)
-	for _, row := range tablesWith(t, "README.md", "Error", "What to do")[0].rows {
+	for _, row := range tablesWith(t, "docs/troubleshooting.md", "Error", "What to do")[0].rows {
 		for _, part := range strings.Split(strings.ReplaceAll(code(t, row[0]), "…", ": "), ": ") {
 			if part = strings.TrimSpace(part); len(part) > 3 && !strings.Contains(texts, part) {
 				t.Errorf("no error says %q, as %s does", part, row[0])

@@ -13,6 +13,7 @@ import (
 const (
 	layoutPage = "docs/disk-layout.md"
 	jailPage   = "docs/jail.md"
+	usagePage  = "docs/usage.md"
 )
 
 // formats are the structs behind the tables of fields, by the table's heading.
@@ -73,12 +74,18 @@ func TestNumbersInText(t *testing.T) {
 		{layoutPage, "pkg/image", "minPartial", fmt.Sprint(8 << 20), "a blob of 8 MiB or more"},
 		{layoutPage, "pkg/image", "partialLife", "24h0m0s", "removes it after a day"},
 		{layoutPage, "pkg/rootfs", "blockSize", "4096", "in blocks of 4 KiB"},
-		{"README.md", "pkg/manager", "defaultMemoryMiB", "512", "512 MiB of memory"},
-		{"README.md", "pkg/manager", "defaultStorage", fmt.Sprint(10 << 30), "a writable disk of 10 GiB"},
-		{"README.md", "pkg/manager", "defaultStop", "10s", "waits 10 s"},
+		{usagePage, "pkg/manager", "defaultMemoryMiB", "512", "512 MiB of memory"},
+		{usagePage, "pkg/manager", "defaultStorage", fmt.Sprint(10 << 30), "a writable disk of 10 GiB"},
+		{usagePage, "pkg/manager", "defaultStop", "10s", "waits 10 s"},
 		{"README.md", "pkg/manager", "minMemoryMiB", "64", "64 MiB is the least"},
 		{"README.md", "pkg/qemu", "minMajor", "6", "QEMU 6.0"},
-		{"README.md", "pkg/firecracker", "firstJailID", "1900000000", "`1900000000-1900065535`"},
+		{"docs/configuration.md", "pkg/firecracker", "firstJailID", "1900000000", "`1900000000-1900065535`"},
+		{usagePage, "pkg/supervisor", "firstRest", "100ms", "100 ms, doubled each time up to a minute"},
+		{usagePage, "pkg/supervisor", "longestRest", "1m0s", "100 ms, doubled each time up to a minute"},
+		{usagePage, "pkg/guest", "maxExecs", "128", "takes 128 of them at one time"},
+		{usagePage, "pkg/logdriver", "defaultMaxSize", fmt.Sprint(20 << 20), "files that are full at 20 MiB"},
+		{usagePage, "pkg/logdriver", "defaultMaxFiles", "5", "the last 5 of them"},
+		{usagePage, "pkg/events", "defaultLimit", fmt.Sprint(4 << 20), "the last 4 MiB or more"},
 		{jailPage, "pkg/firecracker", "lastJailID", "1900065535", "`1900000000-1900065535`"},
 		{jailPage, "pkg/firecracker", "overheadMiB", "64", "the guest's memory, 64 MiB for the VMM"},
 		{jailPage, "pkg/firecracker", "tablesPart", "128", "1/128 of the guest's memory for page tables"},

@@ -75,7 +75,7 @@ func (s *source) value(t *testing.T, name string) string {
 		return ""
 	}
 	text := types.ExprString(e)
-	plain := strings.NewReplacer("time.Second", "1000000000", "time.Minute", "60000000000", "time.Hour", "3600000000000").Replace(text)
+	plain := strings.NewReplacer("time.Millisecond", "1000000", "time.Second", "1000000000", "time.Minute", "60000000000", "time.Hour", "3600000000000").Replace(text)
 	tv, err := types.Eval(token.NewFileSet(), nil, token.NoPos, plain)
 	if err != nil {
 		t.Fatalf("evaluate %s = %s: %v", name, text, err)
