@@ -2,6 +2,10 @@
 // commands are run, their tables are compared with the code, their file names
 // with a root in use. It has no code of its own outside of tests.
 //
+// README.md is followed first: it builds, installs, and makes the image
+// micropod/busybox. Each page of docs/ then needs nothing of another one, and
+// leaves no container.
+//
 // Every fenced block of a page names its class behind the fence, and a class
 // that is not known is an error, so that no command escapes:
 //

@@ -163,34 +163,85 @@ func TestBlocksHaveAClass(t *testing.T) {
 	}
 }
 
-// TestLinksLeadSomewhere checks the links between the pages.
+// link is a link of a page to a file of the tree, or to a heading of one.
+type link struct{ target, file, anchor string }
+
+// links lists the links of a page that do not lead out of the tree. A file is
+// relative to top.
+func links(t *testing.T, page string) []link {
+	t.Helper()
+	var all []link
+	for _, part := range strings.Split(prose(t, page), "](")[1:] {
+		target, _, ok := strings.Cut(part, ")")
+		if !ok {
+			t.Errorf("%s: a link has no end: %.40q", page, part)
+			continue
+		}
+		if strings.Contains(target, "://") {
+			continue
+		}
+		file, anchor, _ := strings.Cut(target, "#")
+		if file == "" {
+			file = filepath.Base(page)
+		}
+		all = append(all, link{target, filepath.Join(filepath.Dir(page), file), anchor})
+	}
+	return all
+}
+
+// prose is the text of a page without its blocks.
+func prose(t *testing.T, page string) string {
+	t.Helper()
+	var text strings.Builder
+	fenced := false
+	for line := range strings.Lines(readPage(t, page)) {
+		switch {
+		case strings.HasPrefix(line, "```"):
+			fenced = !fenced
+		case !fenced:
+			text.WriteString(line)
+		}
+	}
+	return text.String()
+}
+
+// TestLinksLeadSomewhere checks the links between the pages, and into the tree.
 func TestLinksLeadSomewhere(t *testing.T) {
 	for _, page := range pages(t) {
-		for _, part := range strings.Split(readPage(t, page), "](")[1:] {
-			target, _, ok := strings.Cut(part, ")")
-			if !ok || strings.Contains(target, "://") {
+		for _, l := range links(t, page) {
+			if _, err := os.Stat(filepath.Join(top, l.file)); err != nil {
+				t.Errorf("%s: link to %s: %v", page, l.target, err)
 				continue
 			}
-			file, anchor, _ := strings.Cut(target, "#")
-			if file == "" {
-				file = filepath.Base(page)
-			}
-			file = filepath.Join(filepath.Dir(page), file)
-			if _, err := os.Stat(filepath.Join(top, file)); err != nil {
-				t.Errorf("%s: link to %s: %v", page, target, err)
+			if l.anchor == "" {
 				continue
 			}
-			if anchor != "" && !hasAnchor(t, file, anchor) {
-				t.Errorf("%s: link to %s: no such heading", page, target)
+			if n := anchors(t, l.file)[l.anchor]; n != 1 {
+				t.Errorf("%s: link to %s: %d headings have that name, not 1", page, l.target, n)
 			}
 		}
 	}
 }
 
-// hasAnchor reports whether a page has the heading that an anchor leads to, by
-// the rule of the usual renderers.
-func hasAnchor(t *testing.T, page, anchor string) bool {
-	for line := range strings.Lines(readPage(t, page)) {
+// TestREADMELeadsToEveryPage keeps a page from being there unread.
+func TestREADMELeadsToEveryPage(t *testing.T) {
+	linked := map[string]bool{"README.md": true}
+	for _, l := range links(t, "README.md") {
+		linked[l.file] = true
+	}
+	for _, page := range pages(t) {
+		if !linked[page] {
+			t.Errorf("README.md has no link to %s", page)
+		}
+	}
+}
+
+// anchors counts a page's headings by the anchors that lead to them, by the rule
+// of the usual renderers.
+func anchors(t *testing.T, page string) map[string]int {
+	t.Helper()
+	found := map[string]int{}
+	for line := range strings.Lines(prose(t, page)) {
 		if !strings.HasPrefix(line, "#") {
 			continue
 		}
@@ -204,9 +255,7 @@ func hasAnchor(t *testing.T, page, anchor string) bool {
 			}
 			return -1
 		}, heading)
-		if slug == anchor {
-			return true
-		}
+		found[slug]++
 	}
-	return false
+	return found
 }

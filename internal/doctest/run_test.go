@@ -45,6 +45,7 @@ func TestCommands(t *testing.T) {
 		for _, b := range blocks(t, page) {
 			u.follow(t, b)
 		}
+		u.checkNothingLeft(t, page)
 	}
 	t.Run("layout", func(t *testing.T) { u.checkLayout(t, kernel) })
 }
@@ -74,7 +75,7 @@ func newUser(t *testing.T, kernel string) *user {
 	return u
 }
 
-// root is the default that the README names.
+// root is the default that the pages name.
 func (u *user) root() string { return filepath.Join(u.home, ".config", "micropod") }
 
 // environment is a fresh one, but for the caches of Go. CGO_ENABLED is not
@@ -105,6 +106,16 @@ func (u *user) leave(t *testing.T) {
 	}
 	if err := os.RemoveAll(u.home); err != nil {
 		t.Error(err)
+	}
+}
+
+// checkNothingLeft holds a page to removing its containers: the next one may use
+// their names, and a reader who follows it has a clean machine.
+func (u *user) checkNothingLeft(t *testing.T, page string) {
+	t.Helper()
+	out, err := u.shell("micropod list -a --format '{{.Name}}'")
+	if err != nil || out != "" {
+		t.Errorf("%s leaves containers: %v\n%s", page, err, out)
 	}
 }
 
