@@ -54,6 +54,11 @@ func gateProgram() []instruction {
 	}
 }
 
+// loadTries bounds how often a program is given to the kernel, whose verifier gives
+// up with EAGAIN when the thread gets a signal (do_check in kernel/bpf/verifier.c): one
+// of Go's own, which it sends to interrupt goroutines.
+const loadTries = 100
+
 // loadProgram gives a program to the kernel. The file is its only reference.
 func loadProgram(program []instruction) (*os.File, error) {
 	const load, classifier = 5, 3 // BPF_PROG_LOAD, BPF_PROG_TYPE_SCHED_CLS
@@ -68,11 +73,18 @@ func loadProgram(program []instruction) (*os.File, error) {
 		kind, count           uint32
 		instructions, license uint64
 	}{classifier, uint32(len(program)), address64(&program[0]), address64(license)}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, load, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	if errno != 0 {
-		return nil, fmt.Errorf("load eBPF program: %w", errno)
+	var errno unix.Errno
+	for range loadTries {
+		var fd uintptr
+		fd, _, errno = unix.Syscall(unix.SYS_BPF, load, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		if errno == 0 {
+			return os.NewFile(fd, "gate"), nil
+		}
+		if errno != unix.EAGAIN {
+			break
+		}
 	}
-	return os.NewFile(fd, "gate"), nil
+	return nil, fmt.Errorf("load eBPF program: %w", errno)
 }
 
 func address64[T any](p *T) uint64 { return uint64(uintptr(unsafe.Pointer(p))) }
