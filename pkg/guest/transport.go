@@ -148,17 +148,41 @@ func hasVsock() bool {
 
 type vsockChannel struct{}
 
-func (vsockChannel) dialHost(_ context.Context, port uint32) (net.Conn, error) {
-	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+func (vsockChannel) dialHost(ctx context.Context, port uint32) (net.Conn, error) {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open vsock: %w", err)
 	}
-	// Blocking: the kernel's own connect timeout (2 s) bounds it.
-	if err := unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: port}); err != nil {
+	if err := connectVsock(ctx, fd, port); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("connect to host port %d: %w", port, err)
 	}
 	return newVsockConn(fd)
+}
+
+// connectVsock connects a socket that does not block: one that does gives its
+// connection up for any signal, one of Go's runtime too. The kernel bounds the wait,
+// to two seconds unless it is told (vsock(7), SO_VM_SOCKETS_CONNECT_TIMEOUT).
+func connectVsock(ctx context.Context, fd int, port uint32) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		tv := unix.NsecToTimeval(max(int64(time.Until(deadline)), int64(time.Millisecond)))
+		if err := unix.SetsockoptTimeval(fd, unix.AF_VSOCK, unix.SO_VM_SOCKETS_CONNECT_TIMEOUT, &tv); err != nil {
+			return err
+		}
+	}
+	err := unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: port})
+	if !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	if _, err := ignoringEINTR(func() (int, error) { return unix.Poll(p, -1) }); err != nil {
+		return err
+	}
+	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && code != 0 {
+		err = unix.Errno(code)
+	}
+	return err
 }
 
 func (vsockChannel) listen(port uint32) (net.Listener, error) {
