@@ -17,8 +17,9 @@ import (
 func (s Store) lock() string { return filepath.Join(s.Dir, ".lock") }
 
 // expire keeps so many templates, those that were used last, and removes what a
-// crash has left and marks that are a month old. The lock is held. A VM that is
-// starting holds its template's files, or boots.
+// crash has left, marks of failures that do not count any more, and others that are
+// a month old. The lock is held. A VM that is starting holds its template's files,
+// or boots.
 func (s Store) expire(keep int) {
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil {
@@ -34,7 +35,8 @@ func (s Store) expire(keep int) {
 		case ext == suffixState:
 			states = append(states, info)
 		case strings.HasPrefix(e.Name(), tempPrefix),
-			(ext == suffixSeen || ext == suffixFailed) && time.Since(info.ModTime()) > 30*24*time.Hour:
+			ext == suffixFailed && !counts(info),
+			ext == suffixSeen && time.Since(info.ModTime()) > 30*24*time.Hour:
 			os.RemoveAll(filepath.Join(s.Dir, e.Name()))
 		}
 	}

@@ -4,7 +4,7 @@
 //
 // The first start that fits no template leaves a mark, the second makes the
 // template: whoever starts one VM does not pay for it. One that could not be made
-// or used is remembered as well, and VMs boot.
+// or used is remembered for an hour, in which VMs boot.
 //
 // Nothing here is synced: a key is of one boot of the host, so that after a
 // crash none leads to what is left.
@@ -40,6 +40,10 @@ const (
 	// MakeLimit bounds the boot of a guest that becomes a template. The start that
 	// makes it has two minutes, and is to boot by itself when that fails.
 	MakeLimit = 90 * time.Second
+	// failureCounts is how long nobody tries again what did not work. Most of what
+	// can be the reason passes, as a disk that is full, and VMMs tell of it in
+	// words; what stays costs one start an hour at most MakeLimit.
+	failureCounts = time.Hour
 )
 
 // ErrUnusable is wrapped by the error of a start from a template. Without one
@@ -87,9 +91,9 @@ func (s Store) Open(key string, makeIt func(dir string) error) (string, error) {
 	switch {
 	case path != "" || err != nil:
 		return path, err
-	case s.marked(key, suffixFailed):
+	case s.failed(key):
 		return "", nil
-	case !s.marked(key, suffixSeen):
+	case !s.seen(key):
 		return "", s.mark(key, suffixSeen)
 	}
 	return s.create(key, makeIt)
@@ -120,7 +124,7 @@ func (s Store) create(key string, makeIt func(dir string) error) (string, error)
 		return "", nil
 	}
 	// Who looked before another process was done with it comes here as well.
-	if path, err := s.find(key); path != "" || err != nil || s.marked(key, suffixFailed) {
+	if path, err := s.find(key); path != "" || err != nil || s.failed(key) {
 		return path, err
 	}
 	s.expire(keep - 1)
@@ -130,7 +134,8 @@ func (s Store) create(key string, makeIt func(dir string) error) (string, error)
 	}
 	defer os.RemoveAll(temp) // nothing when all went well
 	if err := makeIt(temp); err != nil {
-		return "", errors.Join(err, s.Forget(key, err))
+		// First, as a mark needs room too.
+		return "", errors.Join(err, os.RemoveAll(temp), s.Forget(key, err))
 	}
 	failpoint.Here(failpoint.TemplateMade)
 	path := s.path(key, suffixState)
@@ -141,8 +146,8 @@ func (s Store) create(key string, makeIt func(dir string) error) (string, error)
 	return path, nil
 }
 
-// Forget gives up on a template that cannot be made or used, unless it was only
-// interrupted.
+// Forget gives up on a template that cannot be made or used, for an hour, unless it
+// was only interrupted.
 func (s Store) Forget(key string, why error) error {
 	if errors.Is(why, context.Canceled) {
 		return nil
@@ -173,18 +178,33 @@ func (s Store) remove(name string) error {
 	return err
 }
 
-func (s Store) marked(key, suffix string) bool {
-	_, err := os.Lstat(s.path(key, suffix))
+func (s Store) seen(key string) bool {
+	_, err := os.Lstat(s.path(key, suffixSeen))
 	return err == nil
 }
 
+func (s Store) failed(key string) bool {
+	info, err := os.Lstat(s.path(key, suffixFailed))
+	return err == nil && counts(info)
+}
+
+// counts reports whether a failure of the time of a mark does still. One that is to
+// come is of a clock that has been set back since.
+func counts(mark fs.FileInfo) bool {
+	age := time.Since(mark.ModTime())
+	return age >= 0 && age < failureCounts
+}
+
+// mark leaves one, or makes it new.
 func (s Store) mark(key, suffix string) error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(s.path(key, suffix), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	path := s.path(key, suffix)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	now := time.Now()
+	return errors.Join(f.Close(), os.Chtimes(path, now, now))
 }

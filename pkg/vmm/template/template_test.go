@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestOpen(t *testing.T) {
@@ -78,6 +80,85 @@ func TestThatCannotBeMade(t *testing.T) {
 		}
 		s.empty(t)
 	}
+}
+
+// A failure counts for an hour: what made it may have passed.
+func TestFailureThatPasses(t *testing.T) {
+	full := errors.New("no space left")
+	s := Store{t.TempDir()}
+	tries := 0
+	open := func(want int, outcome error) {
+		t.Helper()
+		dir, err := s.Open("key", func(string) error {
+			tries++
+			return outcome
+		})
+		if tries != want {
+			t.Errorf("%d tries, want %d", tries, want)
+		}
+		if err != nil && !errors.Is(err, full) || (dir != "") != (outcome == nil) {
+			t.Errorf("%q, %v", dir, err)
+		}
+	}
+	dated := func(age time.Duration) {
+		t.Helper()
+		at := time.Now().Add(-age)
+		if err := os.Chtimes(s.path("key", suffixFailed), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.mark("key", suffixSeen); err != nil {
+		t.Fatal(err)
+	}
+	open(1, full)
+	open(1, full)
+	dated(failureCounts / 2)
+	open(1, full)
+	dated(failureCounts + time.Minute)
+	open(2, full) // and the mark is a new one
+	open(2, full)
+	dated(-failureCounts / 2) // the clock has been set back
+	open(3, full)
+	dated(failureCounts + time.Minute)
+	open(4, nil)
+	open(4, nil)
+	if s.failed("key") {
+		t.Error("the failure still counts")
+	}
+	s.empty(t)
+}
+
+// On a disk that is full not each start tries: what was written makes room for the
+// mark.
+func TestFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	s := Store{t.TempDir()}
+	if err := unix.Mount("tmpfs", s.Dir, "tmpfs", 0, "nr_inodes=20"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(s.Dir, 0) })
+	tries := 0
+	fill := func(dir string) error {
+		tries++
+		for {
+			f, err := os.CreateTemp(dir, "")
+			if err != nil {
+				return err
+			}
+			f.Close()
+		}
+	}
+	for range 3 {
+		if _, err := s.Open("key", fill); err != nil && !errors.Is(err, unix.ENOSPC) {
+			t.Error(err)
+		}
+	}
+	if tries != 1 {
+		t.Errorf("%d tries, want 1", tries)
+	}
+	s.empty(t)
 }
 
 // A start does not wait for another one's template.
