@@ -177,7 +177,7 @@ func startDeaths() []death {
 			"supervisor.vmm", "supervisor.known", "supervisor.booted", "supervisor.setup", "supervisor.started", "supervisor.running", "supervisor.up",
 		}},
 		{name: "template", inSupervisor: true, prepare: templateDue, command: []string{"run", "--name", "box", "IMAGE", "true"},
-			points: []string{"template.made", "template.named"}, mend: []string{"system", "check", "--repair"}},
+			points: []string{"template.made", "template.named"}},
 		{name: "lost while running, and its reaper", prepare: loseSupervisor, command: []string{"ps", "-a"}, points: []string{"reap.freed"}},
 	}
 }

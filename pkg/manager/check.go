@@ -12,7 +12,6 @@ import (
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 	"github.com/micropod/micropod/pkg/vmm"
-	"github.com/micropod/micropod/pkg/vmm/template"
 )
 
 // Finding is something on this host that is left of a container or an image that
@@ -236,7 +235,7 @@ func (m *Manager) checkDrivers() ([]ledger.Finding, error) {
 // checkTemplates looks for what is left of states of guests that drivers keep, all
 // of them in one store.
 func (m *Manager) checkTemplates() ([]ledger.Finding, error) {
-	store := template.Store{Dir: filepath.Join(m.state.Root(), dirTemplates)}
+	store := m.templateStore()
 	strays, err := store.Strays()
 	var found []ledger.Finding
 	for _, path := range strays {

@@ -188,6 +188,10 @@ func (m *Manager) reapVM(id string, st *state.Status) error {
 		return err
 	}
 	m.leaveNetworks(id, st.Networks)
+	// It may have been making a template.
+	if err := m.templateStore().RemoveStrays(); err != nil {
+		m.log.Error("remove what is left of a template", "container", id, "err", err)
+	}
 	return supervisor.RemoveLeftovers(m.state.Paths(id))
 }
 

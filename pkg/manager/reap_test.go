@@ -100,6 +100,33 @@ func TestReapCleans(t *testing.T) {
 	}
 }
 
+// TestReapOfOneThatMadeATemplate: what there is of it goes, whole ones stay.
+func TestReapOfOneThatMadeATemplate(t *testing.T) {
+	m, err := Open(t.TempDir(), Options{Drivers: []vmm.Driver{plainDriver{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lostContainer(t, m, "plain")
+	dir := m.templateStore().Dir
+	for _, name := range []string{"key.state", ".tmp-1"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{".lock", ".tmp-1/state"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.List(t.Context(), ListOptions{All: true}); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) != 2 || filepath.Base(left[1]) != "key.state" {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 // TestReapOfOneThatRested: it had ended before its supervisor was lost, and said so.
 func TestReapOfOneThatRested(t *testing.T) {
 	finished := time.Now().Add(-time.Hour).UTC()

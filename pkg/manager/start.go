@@ -16,6 +16,7 @@ import (
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/supervisor"
 	"github.com/micropod/micropod/pkg/vmm"
+	"github.com/micropod/micropod/pkg/vmm/template"
 )
 
 // consoleLimit bounds the file of a guest's serial console, in bytes.
@@ -195,13 +196,18 @@ func (m *Manager) bootPlan(ctx context.Context, c *state.Config) (supervisor.Pla
 
 const dirTemplates = "templates"
 
-// templates is where the states of booted guests are kept, "" for a kernel that
-// looks at its disks before the agent says so.
+// templateStore is where all drivers keep the states of booted guests.
+func (m *Manager) templateStore() template.Store {
+	return template.Store{Dir: filepath.Join(m.state.Root(), dirTemplates)}
+}
+
+// templates is the directory of templateStore, "" for a kernel that looks at its
+// disks before the agent says so.
 func (m *Manager) templates(k *kernel.Kernel) string {
 	if m.o.NoTemplates || k.Support(kernel.VirtioBlk) != kernel.ViaModule {
 		return ""
 	}
-	return filepath.Join(m.state.Root(), dirTemplates)
+	return m.templateStore().Dir
 }
 
 func stopTimeout(c *state.Config) time.Duration {
