@@ -64,6 +64,7 @@ type microPodView struct {
 	SupervisorPid    int
 	CPUs, MemoryMiB  int
 	Kernel           string
+	FromTemplate     bool // the guest of the last start went on from one
 	Dir, ConsolePath string
 	Disks            []string
 	Phases           []phaseView
@@ -99,7 +100,7 @@ func inspectContainer(c *manager.Container) containerView {
 		},
 		MicroPod: microPodView{
 			VMM: c.VMM, SupervisorPid: c.SupervisorPID, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Kernel: c.Kernel,
-			Dir: c.Dir, ConsolePath: c.ConsolePath, Disks: c.Disks, Problem: c.Problem, Phases: []phaseView{},
+			FromTemplate: c.FromTemplate, Dir: c.Dir, ConsolePath: c.ConsolePath, Disks: c.Disks, Problem: c.Problem, Phases: []phaseView{},
 			CACertificates: manager.CACertificateNames(c.HostConfig),
 		},
 	}

@@ -168,7 +168,7 @@ func (m *machine) goOn(ctx context.Context, r Request) error {
 	return nil
 }
 
-// FromTemplate reports that the VM has not booted.
+// FromTemplate reports that the guest has not booted.
 func (m *machine) FromTemplate() bool { return m.origin != nil }
 
 // Heard is told that the guest has spoken.

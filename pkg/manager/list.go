@@ -244,7 +244,7 @@ func addStatus(c *Container, s *state.Status) {
 	c.ExitCode, c.OOMKilled, c.Error, c.RestartCount = s.ExitCode, s.OOMKilled, s.Error, s.RestartCount
 	c.StartedAt, c.FinishedAt = s.StartedAt, s.FinishedAt
 	c.PID, c.SupervisorPID, c.Disks = s.VMM.PID, s.Supervisor.PID, s.Disks
-	c.VMM, c.Networks = VMMInfo(s.Driver), s.Networks
+	c.VMM, c.FromTemplate, c.Networks = VMMInfo(s.Driver), s.FromTemplate, s.Networks
 	for _, t := range s.Timings {
 		c.Phases = append(c.Phases, PhaseTime(t))
 	}

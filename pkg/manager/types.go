@@ -133,6 +133,7 @@ type Container struct {
 	StorageBytes  int64
 	ReadOnly      bool
 	Kernel        string
+	FromTemplate  bool // the guest of the last start went on from a template
 	Hostname      string
 	Domainname    string
 	Env           []string // of the user and the image, without defaults

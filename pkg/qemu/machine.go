@@ -17,11 +17,19 @@ type Machine struct {
 	process *process
 	qmp     *qmp
 	links   []*os.File // one for each NIC, nil where that has a device
+	loaded  bool       // see FromTemplate
 	killed  atomic.Bool
+	heard   atomic.Bool // see Heard
 	dropped atomic.Int64
 	done    chan struct{}
 	exit    vmm.Exit // valid after done
 }
+
+var (
+	_ vmm.Machine   = (*Machine)(nil)
+	_ vmm.Linker    = (*Machine)(nil)
+	_ vmm.Templated = (*Machine)(nil)
+)
 
 func newMachine(log *slog.Logger, id string) *Machine {
 	return &Machine{log: log, id: id, done: make(chan struct{})}
@@ -32,6 +40,12 @@ func (m *Machine) PID() int { return m.process.pid() }
 
 // Link is the host's end of the i-th NIC; see vmm.Linker.
 func (m *Machine) Link(i int) *os.File { return m.links[i] }
+
+// FromTemplate reports that the guest has not booted.
+func (m *Machine) FromTemplate() bool { return m.loaded }
+
+// Heard is told that the guest has spoken.
+func (m *Machine) Heard() { m.heard.Store(true) }
 
 // Done is closed once QEMU has ended and its files and sockets are gone.
 func (m *Machine) Done() <-chan struct{} { return m.done }

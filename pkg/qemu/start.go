@@ -149,7 +149,7 @@ func (l *launch) templates() template.Store { return template.Store{Dir: l.c.Tem
 func (l *launch) chooseArguments() (err error) {
 	switch {
 	case l.template != nil:
-		l.platform.role = fromState
+		l.platform.role, l.m.loaded = fromState, true
 	case l.platform.accel == accelTCG:
 		l.platform.tscKHz = l.d.began.khz()
 	}
@@ -184,7 +184,7 @@ func (l *launch) openVsock() error {
 	}
 	l.undo.add(v.close)
 	if l.template != nil {
-		l.undo.add(func() { l.templates().Judge(l.key, v.called.Load()) })
+		l.undo.add(func() { l.templates().Judge(l.key, l.m.heard.Load()) })
 	}
 	failpoint.Here(failpoint.QEMUListening)
 	return nil

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,7 +37,6 @@ type vsock struct {
 
 	ctx    context.Context // ends with the VM
 	cancel context.CancelFunc
-	called atomic.Bool // the guest has, so it lives
 
 	mu       sync.Mutex
 	conns    map[net.Conn]struct{}
@@ -239,7 +237,6 @@ func (v *vsock) dial(c *net.UnixConn, r *bufio.Reader, port uint32) (net.Conn, e
 // fromGuest connects a connection of the guest to the socket at which the host
 // listens for that port.
 func (v *vsock) fromGuest(port uint32) (func(net.Conn), error) {
-	v.called.Store(true)
 	c, err := (&net.Dialer{}).DialContext(v.ctx, "unix", v.path+"_"+strconv.FormatUint(uint64(port), 10))
 	if err != nil {
 		return nil, err

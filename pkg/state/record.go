@@ -100,11 +100,13 @@ type Status struct {
 	// Error says why it could not start, or how it ended other than by its process.
 	Error string `json:"error,omitempty"`
 	// VMM and Supervisor are processes of the host, 0 when there are none.
-	VMM        Process  `json:"vmm"`
-	Supervisor Process  `json:"supervisor"`
-	Driver     Driver   `json:"driver"`
-	Kernel     string   `json:"kernel,omitempty"` // release that the guest reported
-	Disks      []string `json:"disks,omitempty"`
+	VMM        Process `json:"vmm"`
+	Supervisor Process `json:"supervisor"`
+	Driver     Driver  `json:"driver"`
+	Kernel     string  `json:"kernel,omitempty"` // release that the guest reported
+	// FromTemplate says that the guest went on from a template.
+	FromTemplate bool     `json:"fromTemplate,omitempty"`
+	Disks        []string `json:"disks,omitempty"`
 	// Networks of a container that runs, or whose supervisor was lost.
 	Networks []Network `json:"networks,omitempty"`
 	Timings  []Timing  `json:"timings,omitempty"`

@@ -81,6 +81,8 @@ func (s *supervisor) startVMM() error {
 	}
 	failpoint.HereOr(failpoint.SupervisorVMM, s.machine.PID)
 	s.status.VMM = state.IdentifyProcess(s.machine.PID())
+	t, ok := s.machine.(vmm.Templated)
+	s.status.FromTemplate = ok && t.FromTemplate()
 	// On disk before anything else: who finds us dead knows what to look for.
 	if err := s.record(); err != nil {
 		return err

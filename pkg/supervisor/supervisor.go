@@ -220,7 +220,7 @@ func (s *supervisor) fresh() {
 	}
 	s.status.Driver, s.status.Timings = s.plan.Driver, s.plan.Timings
 	s.status.Supervisor = state.IdentifyProcess(os.Getpid())
-	s.status.Disks, s.status.Networks = nil, nil
+	s.status.Disks, s.status.Networks, s.status.FromTemplate = nil, nil, false
 	for _, d := range s.plan.VM.Disks {
 		s.status.Disks = append(s.status.Disks, d.Path)
 	}

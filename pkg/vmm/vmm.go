@@ -175,7 +175,7 @@ type Machine interface {
 
 // Templated is a Machine that may have gone on from a template.
 type Templated interface {
-	// FromTemplate reports that it has.
+	// FromTemplate reports that it has not booted. It never changes.
 	FromTemplate() bool
 	// Heard tells it that the guest has spoken. A template whose guest never does
 	// is not used again.

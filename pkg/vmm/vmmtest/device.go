@@ -53,21 +53,30 @@ func (s *suite) testDeviceOfTemplate(t *testing.T) {
 	t.Helper()
 	first := s.deviceConfig(t, wire.ModeServe)
 	first.Templates = t.TempDir()
-	for i := range 3 { // the second makes the template
+	like := func(i int) vmm.Config {
 		c := s.deviceConfig(t, wire.ModeServe)
 		c.NICs[0].MAC = fmt.Sprintf("02:00:00:00:00:%02x", 32+i)
 		c.Initrd, c.Templates = first.Initrd, first.Templates
-		v := s.boot(t, c)
-		if m, ok := v.Machine.(vmm.Templated); ok && m.FromTemplate() != (i > 0) {
-			t.Errorf("start %d: from a template is %v", i+1, m.FromTemplate())
+		return c
+	}
+	for i := range 3 { // the second makes the template
+		v := s.boot(t, like(i))
+		if got := v.Machine.(vmm.Templated).FromTemplate(); got != (i > 0) {
+			t.Errorf("start %d: from a template is %v", i+1, got)
 		}
 		s.useDevice(t, v)
 		v.Kill()
 		noDevice(t)
 	}
-	if made, err := filepath.Glob(filepath.Join(first.Templates, "*.state")); err != nil || len(made) != 1 {
-		t.Errorf("templates %v, %v", made, err)
+	templates := func(want int) {
+		t.Helper()
+		if made, err := filepath.Glob(filepath.Join(first.Templates, "*.state")); err != nil || len(made) != want {
+			t.Errorf("templates %v, %v, want %d", made, err, want)
+		}
 	}
+	templates(1)
+	s.start(t, like(3)).Kill() // nobody says that its guest was heard
+	templates(0)
 }
 
 // useDevice: frames come and go, and the guest's work is left to the host.
