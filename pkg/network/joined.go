@@ -98,16 +98,21 @@ func (j *Joined) Endpoint() bridge.Endpoint { return j.b.Endpoint }
 func (j *Joined) Published() []Port { return j.ports.Ports() }
 
 // Join makes what the NIC needs on the host, but for its device. Where bridge
-// networks cannot be had at all, the error says why.
-func (j *Joined) Join() error {
+// networks cannot be had at all, the error says why. Ctx bounds the wait for others who
+// change networks.
+func (j *Joined) Join(ctx context.Context) error {
 	j.place = j.b.Host.Place(j.b.Endpoint)
-	return bridge.Why(j.place.Join())
+	err := j.place.Join(ctx)
+	if ctx.Err() != nil {
+		return err
+	}
+	return bridge.Why(err)
 }
 
 // Plug puts the NIC's device, which the VMM has made, into its network, and lets
-// clients on the host in. It follows Join.
-func (j *Joined) Plug() error {
-	if err := j.place.Plug(); err != nil {
+// clients on the host in. It follows Join, whose ctx it has.
+func (j *Joined) Plug(ctx context.Context) error {
+	if err := j.place.Plug(ctx); err != nil {
 		return err
 	}
 	return j.ports.Serve(publish.Direct(j.b.Endpoint.Address.Addr()))
@@ -115,7 +120,10 @@ func (j *Joined) Plug() error {
 
 // Close frees all that the NIC has on the host, whether it had joined or not.
 func (j *Joined) Close() error {
-	err := j.b.Host.Leave(j.b.Endpoint)
+	var err error
+	if j.place != nil {
+		err = j.place.Leave()
+	}
 	j.closeSockets()
 	return err
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,8 +13,8 @@ import (
 
 // LockWithin is Lock for a lock that everybody has for a moment only: it waits no
 // longer than limit. The error then wraps ErrLocked, and names the processes that
-// have the lock.
-func LockWithin(path string, limit time.Duration) (*FileLock, error) {
+// have the lock. When ctx ends first, the error is its cause.
+func LockWithin(ctx context.Context, path string, limit time.Duration) (*FileLock, error) {
 	l, err := TryLock(path)
 	if !errors.Is(err, ErrLocked) {
 		return l, err
@@ -38,6 +39,9 @@ func LockWithin(path string, limit time.Duration) (*FileLock, error) {
 	select {
 	case r := <-got:
 		return r.lock, r.err
+	case <-ctx.Done():
+		close(late)
+		return nil, fmt.Errorf("lock %s: %w", path, context.Cause(ctx))
 	case <-time.After(limit):
 		close(late)
 		return nil, fmt.Errorf("lock %s: %w for %s: %s", path, ErrLocked, limit, strings.Join(holders(path), ", "))

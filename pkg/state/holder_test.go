@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,7 +16,7 @@ import (
 // of it, and stands in nobody's way afterwards.
 func TestLockWithin(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	l, err := LockWithin(path, 0)
+	l, err := LockWithin(t.Context(), path, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,13 +37,19 @@ func TestLockWithin(t *testing.T) {
 	defer bystander.Close()
 
 	want := fmt.Sprintf("for 1ms: process %d (cat)", child.Process.Pid)
-	if _, err := LockWithin(path, time.Millisecond); !errors.Is(err, ErrLocked) || !strings.HasSuffix(err.Error(), want) {
+	if _, err := LockWithin(t.Context(), path, time.Millisecond); !errors.Is(err, ErrLocked) || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("%v, want …%s", err, want)
+	}
+	given := errors.New("given up")
+	ctx, giveUp := context.WithCancelCause(t.Context())
+	time.AfterFunc(time.Millisecond, func() { giveUp(given) }) // whether it waits already or not
+	if _, err := LockWithin(ctx, path, time.Hour); !errors.Is(err, given) {
+		t.Errorf("%v, want %v", err, given)
 	}
 	got := make(chan error)
 	for range 2 {
 		go func() {
-			l, err := LockWithin(path, time.Hour)
+			l, err := LockWithin(t.Context(), path, time.Hour)
 			if err == nil {
 				err = l.Unlock()
 			}

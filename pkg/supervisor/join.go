@@ -50,7 +50,7 @@ func (s *supervisor) joinBridges() error {
 			return context.Cause(s.booting)
 		}
 		begun := time.Now()
-		if err := n.joined.Join(); err != nil {
+		if err := n.joined.Join(s.booting); err != nil {
 			return fmt.Errorf("join network %s: %w", s.plan.NICs[i].Name, err)
 		}
 		s.log.Debug("network made", "network", s.plan.NICs[i].Name, "duration", time.Since(begun))
@@ -72,7 +72,7 @@ func (s *supervisor) plugIn() error {
 			continue
 		}
 		begun := time.Now()
-		if err := n.joined.Plug(); err != nil {
+		if err := n.joined.Plug(s.booting); err != nil {
 			return s.unplugged(fmt.Errorf("plug into network %s: %w", s.plan.NICs[i].Name, err))
 		}
 		s.log.Debug("plugged into network", "network", s.plan.NICs[i].Name, "duration", time.Since(begun))

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -17,15 +18,16 @@ import (
 // the kernel does not answer, is not waited for.
 const lockTime = 2 * time.Minute
 
-// alone runs change alone among all processes of all Hosts.
-func (h Host) alone(change func() error) (err error) {
+// alone runs change alone among all processes of all Hosts. When ctx ends before it
+// is its turn, the error is the cause of that.
+func (h Host) alone(ctx context.Context, change func() error) (err error) {
 	if !word(h.Table, maxVM) {
 		return fmt.Errorf("nftables table %.120q: not a name", h.Table)
 	}
 	if err := h.makeDirectory(); err != nil {
 		return err
 	}
-	lock, err := state.LockWithin(h.Lock, lockTime)
+	lock, err := state.LockWithin(ctx, h.Lock, lockTime)
 	if err != nil {
 		return fmt.Errorf("network %w", err)
 	}
@@ -35,7 +37,7 @@ func (h Host) alone(change func() error) (err error) {
 
 // locked is alone, with what the tables of this one have.
 func (h Host) locked(change func(*transaction) error) error {
-	return h.alone(func() error { return h.withTables(change) })
+	return h.alone(context.Background(), func() error { return h.withTables(change) })
 }
 
 func (h Host) withTables(change func(*transaction) error) (err error) {
@@ -85,6 +87,8 @@ func (x *transaction) set(want contents) error {
 type Place struct {
 	host Host
 	e    Endpoint
+	// begun says that something of it may be on the host.
+	begun bool
 	// rules is the generation of the kernel's rules that Join has left; 0 if there is
 	// none, or others changed some meanwhile.
 	rules uint32
@@ -94,26 +98,26 @@ type Place struct {
 func (h Host) Place(e Endpoint) *Place { return &Place{host: h, e: e} }
 
 // Join is Place.Join.
-func (h Host) Join(e Endpoint) error { return h.Place(e).Join() }
+func (h Host) Join(e Endpoint) error { return h.Place(e).Join(context.Background()) }
 
 // Plug is Place.Plug, of an endpoint that somebody has joined.
-func (h Host) Plug(e Endpoint) error { return h.Place(e).Plug() }
+func (h Host) Plug(e Endpoint) error { return h.Place(e).Plug(context.Background()) }
 
 // Join makes room for an endpoint: the rules and its elements in them, and the
 // bridge of its network. The endpoint may be joined already; then what lacks is
 // made. Its device need not be there (Plug). An endpoint that could not join leaves
-// nothing.
+// nothing. Ctx bounds the wait for others who change something.
 //
 // An address, a device name or a published port that another endpoint still has
 // in the rules is this one's from now on: who has it is decided elsewhere. Who had the
 // address has nothing more.
-func (p *Place) Join() error {
+func (p *Place) Join(ctx context.Context) error {
 	e := p.e
 	p.rules = 0
 	if err := e.validate(); err != nil {
 		return err
 	}
-	return p.host.locked(func(x *transaction) error {
+	return p.locked(ctx, func(x *transaction) error {
 		this := func(p part) bool { return p == e.part() }
 		before, displaced := slices.ContainsFunc(x.have.parts(), this), x.have.displaced(e)
 		err := x.join(e)
@@ -137,6 +141,19 @@ func (p *Place) Join() error {
 	})
 }
 
+// alone is Host.alone.
+func (p *Place) alone(ctx context.Context, change func() error) error {
+	return p.host.alone(ctx, func() error {
+		p.begun = true
+		return change()
+	})
+}
+
+// locked is Host.locked.
+func (p *Place) locked(ctx context.Context, change func(*transaction) error) error {
+	return p.alone(ctx, func() error { return p.host.withTables(change) })
+}
+
 func (x *transaction) join(e Endpoint) error {
 	want := x.have.clone()
 	want.add(e)
@@ -150,11 +167,12 @@ func (x *transaction) join(e Endpoint) error {
 // Plug makes the device of an endpoint a port of its network's bridge, and up.
 // The device is its VMM's, who takes it away too. What of Join lacks is made; that
 // nothing does is known without a look at it where nobody has changed a rule since.
-func (p *Place) Plug() error {
+// Ctx is that of Join.
+func (p *Place) Plug(ctx context.Context) error {
 	if err := p.e.validate(); err != nil {
 		return err
 	}
-	return p.host.alone(func() error {
+	return p.alone(ctx, func() error {
 		as, err := p.asJoined()
 		if err != nil {
 			return err
@@ -181,6 +199,16 @@ func (p *Place) asJoined() (bool, error) {
 	}
 	bridge, err := find(p.e.Network.Device())
 	return bridge != nil && p.host.owns(bridge) && bridge.Attrs().Flags&net.FlagUp != 0, err
+}
+
+// Leave is Host.Leave, of an endpoint whose VM has ended. Where it was never its turn
+// to join, nobody is waited for: nothing of it is there. Its device has ended with its
+// VMM, as no container has run.
+func (p *Place) Leave() error {
+	if !p.begun {
+		return nil
+	}
+	return p.host.Leave(p.e)
 }
 
 // Leave takes an endpoint away, with its device if that has outlived the VMM, and

@@ -1,6 +1,8 @@
 package bridge
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +15,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/state"
 )
 
 func TestAvailable(t *testing.T) {
@@ -256,6 +260,32 @@ func TestManyPorts(t *testing.T) {
 	want := contents{}
 	want.add(e)
 	l.wantContents(want)
+}
+
+// TestGivenUp: who does not want to join any more waits for nobody, neither for that nor
+// to leave. One who has joined leaves.
+func TestGivenUp(t *testing.T) {
+	l := newLab(t)
+	e := testEndpoint(testNetwork(1), 2)
+	place := l.h.Place(e)
+	lock, err := state.TryLock(l.h.Lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	given := errors.New("given up")
+	ctx, giveUp := context.WithCancelCause(t.Context())
+	giveUp(given)
+	for name, join := range map[string]func(context.Context) error{"join": place.Join, "plug": place.Plug} {
+		if err := l.host.try(func() error { return join(ctx) }); !errors.Is(err, given) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	l.host.do(place.Leave)
+	lock.Unlock()
+	l.host.do(func() error { return place.Join(t.Context()) })
+	l.host.do(place.Leave)
+	l.wantLeftovers(func(string) bool { return false })
 }
 
 // BenchmarkEndpoint is the time that a network adds to the start of a VM and to its

@@ -285,7 +285,7 @@ func TestPlugWithoutALook(t *testing.T) {
 			l := newLab(t)
 			e := testEndpoint(testNetwork(1), 2)
 			place := l.h.Place(e)
-			l.host.do(place.Join)
+			l.host.do(func() error { return place.Join(t.Context()) })
 			cable(t, link{l.host, e.Device, "", nil}, link{newSpace(t), "eth0", e.MAC, nil})
 			if change != "" {
 				l.host.run(strings.ReplaceAll(change, "BRIDGE", e.Network.Device()))
@@ -297,7 +297,7 @@ func TestPlugWithoutALook(t *testing.T) {
 				}
 				return err
 			})
-			l.host.do(place.Plug)
+			l.host.do(func() error { return place.Plug(t.Context()) })
 			l.wantIntact(true, e)
 			for device, master := range map[string]string{e.Network.Device(): "", e.Device: "master " + e.Network.Device()} {
 				if got := l.host.run("ip link show up dev " + device); !strings.Contains(got, device) || !strings.Contains(got, master) {
