@@ -242,6 +242,12 @@ func (c contents) parts() []part {
 	})
 }
 
+// knows reports whether an element is of an endpoint's device: then that is among
+// parts.
+func (c contents) knows(e Endpoint) bool {
+	return c["ports"][string(key(name(e.Device)))].owner == e.owner()
+}
+
 // addresses are those of the guests that of is true of.
 func (c contents) addresses(of func(part) bool) []netip.Addr {
 	var all []netip.Addr

@@ -3,6 +3,7 @@ package bridge
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -124,6 +125,20 @@ func TestLastAddress(t *testing.T) {
 		c.add(b)
 		if got := c.parts(); len(got) != 1 || got[0] != b.part() || len(c["published_any"]) != 0 {
 			t.Errorf("%s: %v, published %v", name, got, c["published_any"])
+		}
+	}
+}
+
+// TestKnows: whose device is known is among those whose device leave takes away.
+func TestKnows(t *testing.T) {
+	joined, other, same := testEndpoint(testNetwork(1), 2), testEndpoint(testNetwork(1), 3), testEndpoint(testNetwork(1), 4)
+	same.Device = joined.Device
+	c := contents{}
+	c.add(joined)
+	for name, e := range map[string]Endpoint{"joined": joined, "another": other, "another's device": same} {
+		got, among := c.knows(e), slices.Contains(c.parts(), e.part())
+		if want := name == "joined"; got != want || among != want {
+			t.Errorf("%s is known: %v, is among the parts: %v, want %v", name, got, among, want)
 		}
 	}
 }

@@ -219,8 +219,10 @@ func (h Host) Leave(e Endpoint) error {
 		return err
 	}
 	return h.locked(func(x *transaction) error {
-		if err := removePort(e.Device); err != nil { // the tables may not know of it
-			return err
+		if !x.have.knows(e) { // then leave does not take it away
+			if err := removePort(e.Device); err != nil {
+				return err
+			}
 		}
 		bridges, err := x.unused(e.Network.Device(), e.Device)
 		if err != nil {
