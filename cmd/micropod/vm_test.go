@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
+	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +15,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/micropod/micropod/test/registry"
 )
 
 // TestVM runs the scripts that boot real VMs, with the program as a user builds
@@ -124,44 +123,12 @@ func startRegistry(t *testing.T, images string) string {
 // serveRegistry starts an empty real registry with more lines of configuration.
 func serveRegistry(t *testing.T, more string) (address string) {
 	t.Helper()
-	program, err := exec.LookPath("docker-registry")
-	if err != nil {
-		t.Fatalf("%v: apt-get install docker-registry", err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	r, err := registry.Start(context.Background(), t.TempDir(), more)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address = l.Addr().String()
-	l.Close()
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: %s}\n%s", dir, address, more)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	serve := exec.Command(program, "serve", config)
-	// What it says about blobs that are not there yet is only of use if it never answers.
-	var log bytes.Buffer
-	serve.Stdout, serve.Stderr = &log, &log
-	if err := serve.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := func() { serve.Process.Kill(); serve.Wait() }
-	t.Cleanup(ended)
-	up := func() bool {
-		r, err := http.Get("http://" + address + "/v2/")
-		if err != nil {
-			return false
-		}
-		r.Body.Close()
-		return r.StatusCode == http.StatusOK || r.StatusCode == http.StatusUnauthorized
-	}
-	if !eventually(time.Minute, up) {
-		ended()
-		t.Fatalf("docker-registry does not answer:\n%s", log.String())
-	}
-	return address
+	t.Cleanup(r.Stop)
+	return r.Address
 }
 
 func push(t *testing.T, images, address string) {
