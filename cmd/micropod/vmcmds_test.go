@@ -161,7 +161,7 @@ func lockedInodes(ts *testscript.TestScript) map[uint64]bool {
 //
 //	see REGEXP     wait until the output since the last step matches
 //	send TEXT      type TEXT, a Go string without its quotes
-//	size COLS ROWS resize the terminal
+//	size COLS ROWS resize the terminal; at first, it has that size from the beginning
 //	signal NUMBER  send a signal to the program
 //
 // The terminal's mode must be the same afterwards. Its output is in tty.out.
@@ -184,6 +184,11 @@ func expect(ts *testscript.TestScript, neg bool, args []string) {
 	cmd.Dir, cmd.Env = ts.MkAbs("."), environOf(ts)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	steps := strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n")
+	if strings.HasPrefix(steps[0], "size ") {
+		ts.Check(step(steps[0], master, nil, nil))
+		steps = steps[1:]
+	}
 	ts.Check(cmd.Start())
 	screen := &screen{}
 	go screen.read(master)
@@ -193,7 +198,7 @@ func expect(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Process.Kill()
 		ts.Fatalf("%s; the terminal shows:\n%s", fmt.Sprintf(format, v...), screen.all())
 	}
-	for line := range strings.Lines(ts.ReadFile(args[0])) {
+	for _, line := range steps {
 		if err := step(strings.TrimSpace(line), master, cmd.Process, screen); err != nil {
 			fail("%v", err)
 		}
