@@ -21,7 +21,7 @@ import (
 const supervisorVerb = "supervise"
 
 // endGrace is for a process that was told to end, or whose container has just
-// been removed.
+// been removed. Each look gives it anew, see nextLooks.
 const endGrace = 2 * time.Second
 
 // ownProcess is a supervisor or a VMM of this root.

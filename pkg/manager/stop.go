@@ -70,12 +70,16 @@ func (m *Manager) final(ctx context.Context, vm state.VM, cmd supervisor.Command
 	return f, err
 }
 
+// killedGrace is for the end of a supervisor that has hung up. Its memory is freed
+// first, and on a busy host it waits for its turn to do that.
+const killedGrace = 10 * time.Second
+
 // runsOn reports whether a supervisor that has hung up lives. The kernel closes the
 // connections of one that was killed before it gives its locks up.
 func (m *Manager) runsOn(id string) bool {
 	held, _ := m.state.Running(id)
 	st, err := m.state.ReadStatus(id)
-	if !held || err != nil || st == nil || !st.Supervisor.EndsWithin(endGrace) {
+	if !held || err != nil || st == nil || !st.Supervisor.EndsWithin(killedGrace) {
 		return held
 	}
 	held, _ = m.state.Running(id)
