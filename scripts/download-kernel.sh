@@ -96,14 +96,14 @@ depends() {
 update_lists() {
 	[ "$(id -u)" = 0 ] || return 1
 	say "reading the package lists (apt-get update)"
-	apt-get -q update >&2
+	apt-get -q -o Acquire::Retries=5 update >&2
 }
 
 # fetch PACKAGE...: into the current directory.
 fetch() {
 	say "fetching $*"
 	# As root apt would change to a user that cannot write here, and warn.
-	apt-get -q -o APT::Sandbox::User=root download "$@" >&2
+	apt-get -q -o Acquire::Retries=5 -o APT::Sandbox::User=root download "$@" >&2
 }
 
 fetch_distribution() {

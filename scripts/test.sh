@@ -18,4 +18,4 @@ make --no-print-directory build
 # One package at a time: emulated machines that share two cores are slower
 # together than one after the other.
 # shellcheck disable=SC2046 # a list of packages; test-firecracker.sh ran that one
-exec go test -p 1 -timeout 30m $(go list ./... | grep -v '/test/firecracker$')
+exec go test -p 1 -timeout 60m $(go list ./... | grep -v '/test/firecracker$')

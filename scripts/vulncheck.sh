@@ -7,7 +7,7 @@ out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 if go tool govulncheck ./... >"$out" 2>&1; then
 	tail -n 1 "$out"
-elif grep -qE 'fetching vulnerabilities|dial tcp|no such host|lookup |connection refused|Forbidden|proxyconnect' "$out"; then
+elif grep -qE 'fetching vulnerabilities|returned unexpected status|dial tcp|no such host|lookup |connection refused|Forbidden|proxyconnect' "$out"; then
 	echo "govulncheck: the vulnerability database cannot be reached from here: not checked" >&2
 else
 	cat "$out"

@@ -67,7 +67,7 @@ func (p packages) fetch(list []string) ([]string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		args := append([]string{"--quiet", "-o", "APT::Sandbox::User=root", "download"}, missing...)
+		args := append([]string{"--quiet", "-o", "Acquire::Retries=5", "-o", "APT::Sandbox::User=root", "download"}, missing...)
 		cmd := exec.Command("apt-get", args...)
 		cmd.Dir = p.dir
 		if out, err := cmd.CombinedOutput(); err != nil {
