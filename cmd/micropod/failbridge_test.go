@@ -20,9 +20,9 @@ state >before
 for what; do
 	net=${what%/*} point=${what#*/}
 	: >hits
-	MICROPOD_FAILPOINT_HITS=$PWD/hits MICROPOD_FAILPOINT=$point timeout 120 micropod run -d --name box --network $net -p 8080:80 "$IMAGE" sleep 1 || true
-	i=0; until test -s hits; do test $((i+=1)) -lt 120 || { echo "nobody came to $what"; exit 1; }; sleep 0.5; done
-	i=0; until micropod ps -a --filter name=box --format '{{.State}}' | grep -v running | grep -v starting || test -z "$(micropod ps -aq)"; do test $((i+=1)) -lt 120; sleep 0.5; done
+	MICROPOD_FAILPOINT_HITS=$PWD/hits MICROPOD_FAILPOINT=$point timeout 300 micropod run -d --name box --network $net -p 8080:80 "$IMAGE" sleep 1 || true
+	i=0; until test -s hits; do test $((i+=1)) -lt 600 || { echo "nobody came to $what"; exit 1; }; sleep 0.5; done
+	i=0; until micropod ps -a --filter name=box --format '{{.State}}' | grep -v running | grep -v starting || test -z "$(micropod ps -aq)"; do test $((i+=1)) -lt 600; sleep 0.5; done
 	micropod rm -f box
 	micropod system check --repair || true
 	micropod system check

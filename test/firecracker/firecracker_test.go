@@ -160,7 +160,7 @@ func (b bundle) run(t *testing.T, host *kvmhost.Host, user *kvmhost.User, progra
 	home := b.home(t, host, user)
 	r := &results{show: t.Output()}
 	code, err := host.Run(t.Context(), kvmhost.Command{
-		Args: []string{filepath.Join(b.dir, program), "-test.run=" + anchored(tests), "-test.skip=" + anyVMM, "-test.v", "-test.timeout=30m"},
+		Args: []string{filepath.Join(b.dir, program), "-test.run=" + anchored(tests), "-test.skip=" + anyVMM, "-test.v", "-test.timeout=60m"},
 		Dir:  b.dir, User: user, Stdout: r, Stderr: r,
 		Env: []string{
 			"PATH=" + filepath.Join(b.dir, "bin") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
