@@ -86,7 +86,7 @@ func checked(t *testing.T, check string) *life {
 		case "stall":
 			p.Health.Check.Timeout, p.Limits.Kill = 50*time.Millisecond, 100*time.Millisecond
 		case "mute":
-			p.Limits.Call = time.Second
+			p.Limits.Call = 3 * time.Second // the start's calls have it, too
 		}
 	})
 	if o := <-l.outcome; !o.OK {

@@ -81,7 +81,7 @@ func (b *bridged) awaitVM() {
 	b.t.Helper()
 	select {
 	case <-b.vm.started:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		b.t.Fatal("the VM does not start before its network is there")
 	}
 }

@@ -571,7 +571,7 @@ func TestStop(t *testing.T) {
 			l := begin(t, vm, func(p *Plan) {
 				p.StopTimeout = short
 				if c.dead {
-					p.Limits.Kill = time.Second // SIGKILL has to be asked for before
+					p.Limits.Kill = 3 * time.Second // SIGKILL has to be asked for before
 				} else if c.ignore == nil {
 					p.StopTimeout = time.Minute
 				}

@@ -54,7 +54,7 @@ func pass(t *testing.T, from, to UDP, text string) {
 	if _, err := from.Write([]byte(text)); err != nil {
 		t.Fatal(err)
 	}
-	err := to.Receive(time.Now().Add(20*time.Second), &Buffers{}, func(b []byte) error {
+	err := to.Receive(time.Now().Add(time.Minute), &Buffers{}, func(b []byte) error {
 		if string(b) != text {
 			t.Errorf("got %d bytes, want %d", len(b), len(text))
 		}
@@ -85,7 +85,7 @@ func TestReceiveTimesOut(t *testing.T) {
 // questions for names soon again.
 func TestTimes(t *testing.T) {
 	s := NewFlows(9)
-	s.first, s.idle = 500*time.Millisecond, time.Hour
+	s.first, s.idle = 2*time.Second, time.Hour
 	ended := func(over <-chan struct{}, wait time.Duration) bool {
 		select {
 		case <-over:

@@ -193,7 +193,7 @@ func datagram(t *testing.T, c net.Conn, text string) {
 		if _, err := io.WriteString(c, text); err != nil {
 			t.Fatal(err)
 		}
-		c.SetReadDeadline(time.Now().Add(2 * time.Second))
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
 		if k, err := c.Read(buf); err == nil {
 			if string(buf[:k]) != text {
 				t.Fatalf("got %d bytes back, want %d", k, len(text))

@@ -106,7 +106,7 @@ func send(t *testing.T, c *gonet.TCPConn) {
 // taken waits until so many connections are wide.
 func taken(t *testing.T, n *Network, want int64) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		free := wideStreams - want
 		if n.wide.TryAcquire(free) {
 			more := n.wide.TryAcquire(1)
