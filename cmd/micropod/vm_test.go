@@ -34,7 +34,8 @@ func TestVM(t *testing.T) {
 	}
 	bin := programUnderTest(t)
 	t.Cleanup(func() {
-		if left := processesOf(bin); len(left) > 0 {
+		var left []string
+		if !eventually(leftLimit, func() bool { left = processesOf(bin); return len(left) == 0 }) {
 			t.Errorf("left behind by the whole of the scripts:\n%s", strings.Join(left, "\n"))
 		}
 	})
