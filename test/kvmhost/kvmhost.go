@@ -66,6 +66,7 @@ type Host struct {
 	process *process
 	session *portmux.Session
 	console tail
+	silent  chan struct{} // closed when all of the machine's console has been read
 }
 
 // Start returns a host that runs commands. The caller closes it.
@@ -185,6 +186,7 @@ func (h *Host) launch(qemu string, m machine) error {
 		conn.Close()
 		return fmt.Errorf("create pipe: %w", err)
 	}
+	h.silent = make(chan struct{})
 	go h.readConsole(r)
 	h.process, err = spawn(qemu, arguments(m), &h.console, []*os.File{w, theirs})
 	w.Close()
@@ -197,6 +199,7 @@ func (h *Host) launch(qemu string, m machine) error {
 }
 
 func (h *Host) readConsole(r *os.File) {
+	defer close(h.silent)
 	defer r.Close()
 	r.WriteTo(&h.console)
 }
@@ -240,5 +243,6 @@ func (h *Host) dead(err error) error {
 	default:
 		return err
 	}
+	<-h.silent // nobody else has the other end
 	return fmt.Errorf("the KVM host has ended (%v): %w; its console:\n%s", h.process.cmd.ProcessState, err, h.Console())
 }
