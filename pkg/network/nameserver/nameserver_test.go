@@ -255,24 +255,17 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// closed is an address where nobody answers.
-func closed(t *testing.T) netip.AddrPort {
-	t.Helper()
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
-	return netip.MustParseAddrPort(c.LocalAddr().String())
-}
+// closed is an address where nobody answers: tcpmux's, and no number that another
+// program may get.
+func closed() netip.AddrPort { return netip.MustParseAddrPort("127.0.0.1:1") }
 
 func TestUpstreams(t *testing.T) {
 	for _, proto := range []string{"udp", "tcp"} {
-		udp, tcp := serve(t, closed(t), upstream(t))
+		udp, tcp := serve(t, closed(), upstream(t))
 		if got := shown(exchange(t, proto, map[string]string{"udp": udp, "tcp": tcp}[proto], query(t, "1.example.", txt, 0))); got != "Success 200" {
 			t.Errorf("by %s, the second of two: %s", proto, got)
 		}
-		udp, tcp = serve(t, closed(t))
+		udp, tcp = serve(t, closed())
 		if got := shown(exchange(t, proto, map[string]string{"udp": udp, "tcp": tcp}[proto], query(t, "1.example.", txt, 0))); got != "ServerFailure" {
 			t.Errorf("by %s, nobody: %s", proto, got)
 		}
