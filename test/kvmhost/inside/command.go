@@ -15,8 +15,8 @@ import (
 )
 
 // outputDelay is how long the output of a command is still read after its end:
-// a daemon that it left may hold the pipe for ever.
-const outputDelay = 2 * time.Second
+// a daemon that it left may hold the pipe for ever. On a busy machine it is late by seconds.
+const outputDelay = 10 * time.Second
 
 // Prepare is the process of a command, in a process group of its own, without
 // its streams.
