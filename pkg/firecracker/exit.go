@@ -14,8 +14,9 @@ import (
 	"github.com/micropod/micropod/pkg/vmm"
 )
 
-// endTimeout bounds the wait for the end of a VMM whose connection broke.
-const endTimeout = 2 * time.Second
+// endTimeout bounds the wait for the end of a VMM whose connection broke. On a busy
+// host it comes late, and then the error would not say why.
+const endTimeout = 10 * time.Second
 
 // explain adds to an error of the start how the VMM ended, if it did. A broken
 // connection mostly means just that.

@@ -114,7 +114,7 @@ func versionOf(ctx context.Context, binary string) (Version, error) {
 	cmd := exec.CommandContext(ctx, binary, "--version")
 	cmd.Env = []string{}
 	cmd.Dir = "/"
-	cmd.WaitDelay = time.Second // for a child that keeps the pipe open
+	cmd.WaitDelay = 10 * time.Second // for a child that keeps the pipe open
 	out := &tail{max: 4 << 10, head: true}
 	cmd.Stdout = out
 	if err := cmd.Run(); err != nil {

@@ -141,7 +141,7 @@ func version(ctx context.Context, binary string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "--version")
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 10 * time.Second // for a child that keeps the pipe open
 	out, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("run %s --version: %w", binary, err)
