@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +49,9 @@ func boot() error {
 	if err != nil {
 		return err
 	}
+	if err := awaitClock("/sys/devices/system/clocksource/clocksource0/current_clocksource"); err != nil {
+		return err
+	}
 	for _, m := range config.Modules {
 		if err := loadModule(m); err != nil {
 			return err
@@ -64,6 +69,32 @@ func boot() error {
 		return err
 	}
 	return superviseServer()
+}
+
+// clockLimit is for the kernel to measure its clock, which takes a second, and more
+// where it is held up meanwhile.
+const clockLimit = time.Minute
+
+// awaitClock waits until the kernel has measured the frequency of the time stamp
+// counter a second time, and goes by it. The first measure is rough on a busy
+// machine, and the module kvm remembers what it finds when it is loaded. If the other
+// is more than 250 ppm higher, each VM "requested TSC rate below hardware speed" and
+// its timers are late by as long as the host has run (kvm_set_tsc_khz and its caller
+// in arch/x86/kvm/x86.c of Linux 6.1, on a CPU without constant_tsc).
+func awaitClock(file string) error {
+	for end := time.Now().Add(clockLimit); ; time.Sleep(10 * time.Millisecond) {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("look at the clock: %w", err)
+		}
+		name := strings.TrimSpace(string(b))
+		if name == "tsc" {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the clock is still %s after %s, not tsc", name, clockLimit)
+		}
+	}
 }
 
 func readConfig() (c Config, err error) {
