@@ -25,6 +25,9 @@ var (
 	back  = strings.Repeat("cd", networkSize)
 	here  = netip.MustParsePrefix("10.66.0.2/24")
 	other = netip.MustParseAddrPort("10.66.0.3:5000")
+
+	here6  = netip.MustParsePrefix("fd66::2/64")
+	other6 = netip.MustParseAddrPort("[fd66::3]:5000")
 )
 
 // loopback is a guest: what it listens at is on loopback.
@@ -103,7 +106,10 @@ func serving(t *testing.T, g Guest, l Limits) (s *Server, socket string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	if err := s.Serve([]Member{{Network: front, Address: here, Gateway: netip.MustParseAddr("10.66.0.1"), Guest: g}}); err != nil {
+	member := Member{
+		Network: front, Address: here, Gateway: netip.MustParseAddr("10.66.0.1"), Address6: here6, Gateway6: netip.MustParseAddr("fd66::1"), Guest: g,
+	}
+	if err := s.Serve([]Member{member}); err != nil {
 		t.Fatal(err)
 	}
 	return s, filepath.Join(dir, "peer.sock")
@@ -284,6 +290,35 @@ func echoed(c relay.Socket, text string) error {
 }
 
 // Nobody there: at the port, in the network, at the socket.
+// A guest with IPv6 is asked for at either address, by the other's of that family. One
+// without has none that anybody could ask for.
+func TestIPv6(t *testing.T) {
+	from := make(chan netip.AddrPort, 1)
+	_, socket := serving(t, loopback{from}, full())
+	r := request(server(t, func(c *net.TCPConn) { c.Close() }))
+	r.From, r.To = other6, netip.AddrPortFrom(here6.Addr(), r.To.Port())
+	c, err := dialTCP(t, socket, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := <-from; got != other6 {
+		t.Errorf("TCP: the guest was to see %s, want %s", got, other6)
+	}
+	r.From, r.To = netip.AddrPortFrom(other6.Addr(), 0), netip.AddrPortFrom(here6.Addr(), 0)
+	p, err := DialPing(t.Context(), socket, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if got := <-from; got != r.From {
+		t.Errorf("ping: the guest was to see %s, want %s", got, r.From)
+	}
+	if (Member{Address: here}).has(here6.Addr(), other6.Addr()) {
+		t.Error("a guest without IPv6 has an address of it")
+	}
+}
+
 func TestRefused(t *testing.T) {
 	_, socket := serving(t, loopback{}, full())
 	const free = 1 // tcpmux's, and no number that another program may get
@@ -311,11 +346,19 @@ func TestRefused(t *testing.T) {
 		"from loopback":  {socket, with(func(r *Request) { r.From = netip.MustParseAddrPort("127.0.0.1:5000") })},
 		"from IPv6":      {socket, with(func(r *Request) { r.From = netip.MustParseAddrPort("[fd66::3]:5000") })},
 		"as the gateway": {socket, with(func(r *Request) { r.From = netip.MustParseAddrPort("10.66.0.1:5000") })},
-		"as itself":      {socket, with(func(r *Request) { r.From = netip.AddrPortFrom(here.Addr(), 5000) })},
-		"no port":        {socket, with(func(r *Request) { r.From = netip.AddrPortFrom(other.Addr(), 0) })},
-		"dead socket":    {stale, request(open)},
-		"no socket":      {filepath.Join(filepath.Dir(socket), "none.sock"), request(open)},
-		"no container":   {filepath.Join(t.TempDir(), "gone", "peer.sock"), request(open)},
+		"IPv6 from IPv4": {socket, with(func(r *Request) { r.To = netip.AddrPortFrom(here6.Addr(), open) })},
+		"other in IPv6":  {socket, with(func(r *Request) { r.From, r.To = other6, netip.AddrPortFrom(netip.MustParseAddr("fd66::9"), open) })},
+		"beyond IPv6": {socket, with(func(r *Request) {
+			r.From, r.To = netip.MustParseAddrPort("[fd67::3]:5000"), netip.AddrPortFrom(here6.Addr(), open)
+		})},
+		"as gateway6": {socket, with(func(r *Request) {
+			r.From, r.To = netip.MustParseAddrPort("[fd66::1]:5000"), netip.AddrPortFrom(here6.Addr(), open)
+		})},
+		"as itself":    {socket, with(func(r *Request) { r.From = netip.AddrPortFrom(here.Addr(), 5000) })},
+		"no port":      {socket, with(func(r *Request) { r.From = netip.AddrPortFrom(other.Addr(), 0) })},
+		"dead socket":  {stale, request(open)},
+		"no socket":    {filepath.Join(filepath.Dir(socket), "none.sock"), request(open)},
+		"no container": {filepath.Join(t.TempDir(), "gone", "peer.sock"), request(open)},
 	} {
 		if c, err := dialTCP(t, c.socket, c.r); !errors.Is(err, ErrRefused) {
 			t.Errorf("%s: %v, %v", name, c, err)

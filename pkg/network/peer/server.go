@@ -44,7 +44,19 @@ type Member struct {
 	Network string       // id
 	Address netip.Prefix // with the length of the network's prefix
 	Gateway netip.Addr
-	Guest   Guest
+	// Address6 and Gateway6 are the same of IPv6; invalid without.
+	Address6 netip.Prefix
+	Gateway6 netip.Addr
+	Guest    Guest
+}
+
+// has reports whether a guest may be asked for at an address by another one.
+func (m Member) has(to, from netip.Addr) bool {
+	at, gateway := m.Address, m.Gateway
+	if to.Is6() {
+		at, gateway = m.Address6, m.Gateway6
+	}
+	return to == at.Addr() && at.Contains(from) && from != to && from != gateway
 }
 
 const (
@@ -199,8 +211,7 @@ func (s *Server) member(r Request) (Member, bool) {
 	defer s.mu.Unlock()
 	for _, m := range s.members {
 		if m.Network == r.Network {
-			from := r.From.Addr()
-			return m, r.To.Addr() == m.Address.Addr() && m.Address.Contains(from) && from != m.Address.Addr() && from != m.Gateway
+			return m, m.has(r.To.Addr(), r.From.Addr())
 		}
 	}
 	return Member{}, false
