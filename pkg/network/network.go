@@ -31,7 +31,10 @@ type Plan struct {
 	// Gateway is the other end of the guest's link.
 	Gateway    netip.Addr `json:"gateway"`
 	GatewayMAC string     `json:"gatewayMac"`
-	MTU        int        `json:"mtu"` // bytes
+	// Guest6 and Gateway6 are the same of IPv6; invalid without.
+	Guest6   netip.Prefix `json:"guest6,omitzero"`
+	Gateway6 netip.Addr   `json:"gateway6,omitzero"`
+	MTU      int          `json:"mtu"` // bytes
 	// Network is the id of the network in which the guest has others beside it; ""
 	// for a link of its own.
 	Network string `json:"network,omitempty"`
@@ -137,7 +140,7 @@ func (p Plan) Start(names Names, find FindPeer, share int, log *slog.Logger) (*u
 		return nil, fmt.Errorf("network: %w", err)
 	}
 	c := usernet.Config{
-		Guest: p.Guest, Gateway: p.Gateway, GuestMAC: guestMAC, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
+		Guest: p.Guest, Gateway: p.Gateway, Guest6: p.Guest6, Gateway6: p.Gateway6, GuestMAC: guestMAC, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
 		Names: nameserver.New(names.server(p.Upstream, p.Forwarders, log)), Host: hostAddress, Others: bridge.Holds,
 		Share: share, Internal: p.Internal, Log: log,
 	}
@@ -150,10 +153,14 @@ func (p Plan) Start(names Names, find FindPeer, share int, log *slog.Logger) (*u
 // CanPing returns why guests in user mode cannot ping other hosts; nil if they can.
 func CanPing() error { return usernet.CanPing() }
 
-// hostAddress is the address that the host has towards the rest of the world;
-// invalid when it has none. Nothing is sent to find it out.
-func hostAddress() netip.Addr {
-	c, err := net.Dial("udp4", "192.0.2.1:9") // TEST-NET-1, RFC 5737
+// hostAddress is the address that the host has towards the rest of the world, of the
+// family of another; invalid when it has none. Nothing is sent to find it out.
+func hostAddress(like netip.Addr) netip.Addr {
+	world := "192.0.2.1:9" // TEST-NET-1, RFC 5737
+	if like.Is6() {
+		world = "[2001:db8::1]:9" // RFC 3849
+	}
+	c, err := net.Dial("udp", world)
 	if err != nil {
 		return netip.Addr{}
 	}

@@ -66,7 +66,7 @@ func (n NIC) Guest() netip.Prefix {
 // Guest6 is the guest's IPv6 address, invalid without.
 func (n NIC) Guest6() netip.Prefix {
 	if n.User != nil {
-		return netip.Prefix{}
+		return n.User.Guest6
 	}
 	return n.Bridge.Endpoint.Address6
 }
@@ -82,7 +82,7 @@ func (n NIC) Gateway() netip.Addr {
 // Gateway6 is the host's IPv6 address, invalid without.
 func (n NIC) Gateway6() netip.Addr {
 	if n.User != nil {
-		return netip.Addr{}
+		return n.User.Gateway6
 	}
 	return n.Bridge.Endpoint.Network.Gateway6
 }
@@ -130,7 +130,7 @@ func UplinkMTU() int {
 	if err != nil {
 		return commonMTU
 	}
-	host := hostAddress()
+	host := hostAddress(netip.IPv4Unspecified())
 	for _, i := range interfaces {
 		addrs, err := i.Addrs()
 		if err != nil {

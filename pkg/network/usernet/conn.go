@@ -3,6 +3,7 @@ package usernet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -122,9 +123,21 @@ func (n *Network) DialTCP(ctx context.Context, client netip.AddrPort, port uint1
 	return n.streamTo(ctx, n.policy.source(client), port)
 }
 
+// guestFor is a port of the guest, for somebody who has an address.
+func (n *Network) guestFor(from netip.Addr, port uint16) (netip.AddrPort, error) {
+	s, ok := n.policy.side(from)
+	if !ok {
+		return netip.AddrPort{}, fmt.Errorf("the guest has no address for %s", from)
+	}
+	return netip.AddrPortFrom(s.guest.Addr(), port), nil
+}
+
 // streamTo connects to the guest from an address, if need be from another port.
 func (n *Network) streamTo(ctx context.Context, from netip.AddrPort, port uint16) (relay.Stream, error) {
-	to := netip.AddrPortFrom(n.c.Guest.Addr(), port)
+	to, err := n.guestFor(from.Addr(), port)
+	if err != nil {
+		return nil, err
+	}
 	c, err := n.connect(ctx, from, to)
 	if errors.Is(err, errInUse) {
 		// Another connection of the client has it, to another port.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
@@ -12,16 +13,33 @@ import (
 // could answer for the gateway, or use up what the stack keeps for each address.
 type filter struct {
 	mac, gatewayMAC [6]byte
-	addr, gateway   [4]byte
-	peers           netip.Prefix // others may be there; invalid for nobody
+	four, six       side // six is empty in a network without IPv6
+	linkLocal       netip.Addr
+	peers           bool // others may be in the network
 }
 
 func newFilter(c Config) filter {
-	f := filter{mac: [6]byte(c.GuestMAC), gatewayMAC: [6]byte(c.GatewayMAC), addr: c.Guest.Addr().As4(), gateway: c.Gateway.As4()}
-	if c.Peers != nil {
-		f.peers = c.Guest.Masked()
+	return filter{
+		mac: [6]byte(c.GuestMAC), gatewayMAC: [6]byte(c.GatewayMAC), four: side{c.Guest, c.Gateway}, six: side{c.Guest6, c.Gateway6},
+		linkLocal: fromAddress(header.LinkLocalAddr(tcpip.LinkAddress(c.GuestMAC))), peers: c.Peers != nil,
 	}
-	return f
+}
+
+// hears reports whether the guest may ask for the link address of another: for that of
+// the gateway, and of others of its network, for which the gateway stands. The stack,
+// which takes every address for its own, would answer for all of them, the guest's
+// included.
+func (f filter) hears(of side, target netip.Addr) bool {
+	return target == of.gateway || f.peers && target != of.guest.Addr() && of.guest.Contains(target)
+}
+
+// take is admits, of a frame that it may change to what the stack understands.
+func (f filter) take(frame []byte) bool {
+	if !f.admits(frame) {
+		return false
+	}
+	toTarget(frame)
+	return true
 }
 
 // Offsets in a frame: Ethernet, then IPv4.
@@ -32,8 +50,7 @@ const (
 	ipSource  = body + 12
 )
 
-// admits reports whether a frame is taken. IPv6 is not: the guest has no
-// address of it. Pure.
+// admits reports whether a frame is taken. Pure.
 func (f filter) admits(frame []byte) bool {
 	if len(frame) < body || [6]byte(frame[srcMAC:]) != f.mac {
 		return false
@@ -41,7 +58,9 @@ func (f filter) admits(frame []byte) bool {
 	to := [6]byte(frame)
 	switch binary.BigEndian.Uint16(frame[frameType:]) {
 	case uint16(header.IPv4ProtocolNumber):
-		return to == f.gatewayMAC && len(frame) >= body+header.IPv4MinimumSize && [4]byte(frame[ipSource:]) == f.addr
+		return to == f.gatewayMAC && len(frame) >= body+header.IPv4MinimumSize && netip.AddrFrom4([4]byte(frame[ipSource:])) == f.four.guest.Addr()
+	case uint16(header.IPv6ProtocolNumber):
+		return len(frame) >= body+header.IPv6MinimumSize && f.admits6(to, frame[body:])
 	case uint16(header.ARPProtocolNumber):
 		everybody := [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 		return (to == f.gatewayMAC || to == everybody) && len(frame) >= body+header.ARPSize && f.admitsARP(frame)
@@ -50,20 +69,15 @@ func (f filter) admits(frame []byte) bool {
 }
 
 // admitsARP lets a guest speak as itself, or before it has an address: RFC 826,
-// RFC 5227. It may ask for the gateway and others of its network, for which the
-// gateway stands: the stack, which takes every address for its own, would answer
-// for all of them, the guest's included. It may answer whoever asks: that is the
-// stack in the name of a client.
+// RFC 5227. It may answer whoever asks: that is the stack in the name of a client.
 func (f filter) admitsARP(frame []byte) bool {
 	a := header.ARP(frame[body:])
 	if [6]byte(a.HardwareAddressSender()) != f.mac {
 		return false
 	}
-	sender := [4]byte(a.ProtocolAddressSender())
+	sender, own := netip.AddrFrom4([4]byte(a.ProtocolAddressSender())), f.four.guest.Addr()
 	if a.Op() == header.ARPReply {
-		return sender == f.addr
+		return sender == own
 	}
-	target := [4]byte(a.ProtocolAddressTarget())
-	known := target == f.gateway || target != f.addr && f.peers.Contains(netip.AddrFrom4(target))
-	return known && (sender == f.addr || sender == [4]byte{})
+	return f.hears(f.four, netip.AddrFrom4([4]byte(a.ProtocolAddressTarget()))) && (sender == own || sender == netip.IPv4Unspecified())
 }

@@ -2,6 +2,7 @@ package usernet
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -14,10 +15,11 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// sent is an IPv4 packet that a guest makes up.
+// sent is a packet that a guest makes up, of IPv4 or IPv6 as its destination is.
 type sent struct {
 	proto    tcpip.TransportProtocolNumber
 	src, dst string
@@ -26,10 +28,14 @@ type sent struct {
 	offset   uint16 // of a fragment, in bytes
 	more     bool   // fragments follow
 	raw      bool   // payload is all that is in the packet
+	hops     uint8  // of IPv6, 64 if 0
 }
 
 // bytes is the frame of the packet.
 func (p sent) bytes() []byte {
+	if strings.Contains(p.dst, ":") {
+		return p.bytes6()
+	}
 	body := p.payload
 	if !p.raw {
 		body = p.transport()
@@ -49,6 +55,35 @@ func (p sent) bytes() []byte {
 	})
 	ip.SetChecksum(^ip.CalculateChecksum())
 	return slices.Concat(ethernetHeader(header.IPv4ProtocolNumber), ip, body)
+}
+
+func (p sent) bytes6() []byte {
+	src := p.src
+	if src == "" {
+		src = guestNet6.Addr().String()
+	}
+	proto, body := p.proto, p.payload
+	if !p.raw {
+		body = p.transport()
+	}
+	from, to := address(netip.MustParseAddr(src)), address(netip.MustParseAddr(p.dst))
+	switch {
+	case p.offset > 0 || p.more: // of what is whole already
+		last := p.offset &^ 7
+		if p.more {
+			last |= 1
+		}
+		proto, body = header.IPv6FragmentHeader, slices.Concat([]byte{byte(proto), 0, byte(last >> 8), byte(last), 0, 0, 0, 7}, body)
+	case proto == header.ICMPv6ProtocolNumber && len(body) >= 4:
+		body = bytes.Clone(body)
+		header.ICMPv6(body).SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: body, Src: from, Dst: to}))
+	case proto == header.UDPProtocolNumber && !p.raw:
+		sum := header.PseudoHeaderChecksum(proto, from, to, uint16(len(body)))
+		header.UDP(body).SetChecksum(^checksum.Checksum(body, sum))
+	}
+	ip := make(header.IPv6, header.IPv6MinimumSize)
+	ip.Encode(&header.IPv6Fields{PayloadLength: uint16(len(body)), TransportProtocol: proto, HopLimit: cmp.Or(p.hops, 64), SrcAddr: from, DstAddr: to})
+	return slices.Concat(ethernetHeader(header.IPv6ProtocolNumber), ip, body)
 }
 
 func (p sent) transport() []byte {
@@ -100,7 +135,12 @@ func (t *targets) list() []string {
 // rawNetwork is a network whose guest is the test itself.
 func rawNetwork(t *testing.T) (*Network, *targets, *os.File) {
 	t.Helper()
-	n, err := New(with(Config{Host: func() netip.Addr { return elsewhere }}))
+	return rawNetworkOf(t, with6(Config{Host: func(netip.Addr) netip.Addr { return elsewhere }}))
+}
+
+func rawNetworkOf(t *testing.T, c Config) (*Network, *targets, *os.File) {
+	t.Helper()
+	n, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +157,13 @@ func rawNetwork(t *testing.T) (*Network, *targets, *os.File) {
 // only sends frames and then a packet that is let through: the only one.
 func only(t *testing.T, frames ...[]byte) {
 	t.Helper()
-	n, seen, guest := rawNetwork(t)
+	onlyIn(t, with6(Config{Host: func(netip.Addr) netip.Addr { return elsewhere }}), frames...)
+}
+
+// onlyIn is only in a certain network.
+func onlyIn(t *testing.T, c Config, frames ...[]byte) {
+	t.Helper()
+	n, seen, guest := rawNetworkOf(t, c)
 	end := sent{proto: header.UDPProtocolNumber, dst: elsewhere.String(), port: 999, payload: []byte("end")}
 	for _, f := range append(frames, end.bytes()) {
 		if _, err := guest.Write(f); err != nil {
@@ -144,6 +190,9 @@ func TestDeniedFrames(t *testing.T) {
 	for _, to := range []string{
 		"127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "169.254.169.254", "169.254.1.1", "255.255.255.255",
 		"10.0.2.255", "10.0.2.77", "10.0.2.15", "224.0.0.251", "240.0.0.1", "100.100.100.200", "168.63.129.16",
+		"::1", "::", "::ffff:127.0.0.1", "::ffff:198.51.100.7", "::ffff:10.0.2.2", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::1", "2001::1",
+		"fe80::1", "fe80::ff:fe00:1", "fec0::1", "ff02::1", "ff02::fb", "ff0e::1", "fd00:ec2::254", "fd00:42::42", "fd20:ce::254",
+		"fd66::77", "fd66::15", "fd66::",
 	} {
 		for _, proto := range []tcpip.TransportProtocolNumber{header.TCPProtocolNumber, header.UDPProtocolNumber} {
 			frames = append(frames, sent{proto: proto, dst: to, port: 80, payload: []byte("x")}.bytes())
@@ -159,17 +208,18 @@ func TestForgedFrames(t *testing.T) {
 		p.src = src
 		return p.bytes()
 	}
-	ip6 := make(header.IPv6, header.IPv6MinimumSize)
-	udp := good.transport()
 	v6 := func(src, dst string) []byte {
-		ip6.Encode(&header.IPv6Fields{
-			PayloadLength: uint16(len(udp)), TransportProtocol: header.UDPProtocolNumber, HopLimit: 64,
-			SrcAddr: address(netip.MustParseAddr(src)), DstAddr: address(netip.MustParseAddr(dst)),
-		})
-		return slices.Concat(ethernetHeader(header.IPv6ProtocolNumber), ip6, udp)
+		p := good
+		p.src, p.dst = src, dst
+		return p.bytes()
 	}
 	whole := good.bytes()
+	whole6 := v6("", elsewhere6.String())
+	onlyIn(t, with(Config{}), whole6)
 	only(t,
+		v6("fd66::16", "2001:db8::7"), v6("fd66::2", "2001:db8::7"), v6("::", "2001:db8::7"), v6("fe80::ff:fe00:2", "2001:db8::7"), v6("::ffff:10.0.2.15", "2001:db8::7"),
+		at(whole6, srcMAC, 2, 0, 0, 0, 0, 3), at(whole6, 0, 2, 0, 0, 0, 0, 9), at(whole6, 0, 0x33, 0x33, 0, 0, 0, 1), at(whole6, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
+		at(whole6, frameType, 8, 0), at(whole6, body, 0x45), at(whole6, body+4, 0xff, 0xff), whole6[:len(whole6)-1], whole6[:body+header.IPv6MinimumSize-1],
 		from("10.0.2.16"), from("10.0.2.2"), from("127.0.0.1"), from("0.0.0.0"), from("198.51.100.1"), from("255.255.255.255"),
 		v6("2001:db8::1", "2001:db8::2"), v6("fe80::2", "2001:db8::2"), v6("::ffff:10.0.2.15", "::ffff:198.51.100.7"), v6("::1", "::1"),
 		at(whole, srcMAC, 2, 0, 0, 0, 0, 3),                                                 // from another device
@@ -185,15 +235,25 @@ func TestForgedFrames(t *testing.T) {
 
 // A datagram in fragments counts once it is whole, wherever its parts are from.
 func TestFragments(t *testing.T) {
-	whole := sent{proto: header.UDPProtocolNumber, dst: elsewhere.String(), port: 1000, payload: bytes.Repeat([]byte("x"), 1000)}.transport()
-	part := func(src string, from, to int, more bool) []byte {
-		return sent{proto: header.UDPProtocolNumber, src: src, dst: elsewhere.String(), payload: whole[from:to], raw: true, offset: uint16(from), more: more}.bytes()
+	for _, f := range []struct{ to, own, another string }{
+		{elsewhere.String(), "10.0.2.15", "10.0.2.16"}, {elsewhere6.String(), "fd66::15", "fd66::16"},
+	} {
+		testFragments(t, f.to, f.own, f.another)
+	}
+}
+
+func testFragments(t *testing.T, to, own, another string) {
+	t.Helper()
+	whole := sent{proto: header.UDPProtocolNumber, src: own, dst: to, port: 1000, payload: bytes.Repeat([]byte("x"), 1000)}.bytes()
+	whole = whole[len(whole)-1000-header.UDPMinimumSize:]
+	part := func(src string, from, end int, more bool) []byte {
+		return sent{proto: header.UDPProtocolNumber, src: src, dst: to, payload: whole[from:end], raw: true, offset: uint16(from), more: more}.bytes()
 	}
 	n, seen, guest := rawNetwork(t)
 	for _, f := range [][]byte{
-		part("10.0.2.16", 0, 400, true), // another's
-		part("", 400, 800, true), part("", 800, len(whole), false),
-		part("10.0.2.16", 400, len(whole), false),
+		part(another, 0, 400, true),
+		part(own, 400, 800, true), part(own, 800, len(whole), false),
+		part(another, 400, len(whole), false),
 	} {
 		guest.Write(f)
 	}
@@ -201,7 +261,7 @@ func TestFragments(t *testing.T) {
 	if got := seen.list(); len(got) != 0 {
 		t.Errorf("a datagram without its beginning went to %v", got)
 	}
-	guest.Write(part("", 0, 400, true))
+	guest.Write(part(own, 0, 400, true))
 	for range 6000 {
 		if len(seen.list()) > 0 {
 			break
@@ -209,8 +269,9 @@ func TestFragments(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	n.Close()
-	if got := seen.list(); !slices.Equal(got, []string{elsewhere.String() + ":1000"}) {
-		t.Errorf("went to %v", got)
+	want := netip.AddrPortFrom(netip.MustParseAddr(to), 1000).String()
+	if got := slices.Compact(seen.list()); !slices.Equal(got, []string{want}) {
+		t.Errorf("went to %v, want %s", got, want)
 	}
 }
 
@@ -280,6 +341,11 @@ func TestBrokenFrames(t *testing.T) {
 			body := bytes.Repeat([]byte{fill}, 1400)
 			copy(body[12:], guestNet.Addr().AsSlice())
 			guest.Write(append(bytes.Clone(b), body...))
+			copy(body[8:], guestNet6.Addr().AsSlice())
+			for _, next := range []byte{6, 17, 58, 44} {
+				copy(body[4:], []byte{0, 9, next})
+				guest.Write(append(bytes.Clone(b), body...))
+			}
 		}
 	}
 	guest.Write(bytes.Repeat([]byte{0xff}, 65_000))
@@ -303,17 +369,27 @@ func FuzzFrames(f *testing.F) {
 		{proto: header.ICMPv4ProtocolNumber, dst: gateway.String(), raw: true, payload: []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}},
 		{proto: header.ICMPv4ProtocolNumber, dst: elsewhere.String(), raw: true, payload: []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}},
 		{proto: header.ICMPv4ProtocolNumber, dst: "169.254.169.254", raw: true, payload: []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}},
+		{proto: header.TCPProtocolNumber, dst: elsewhere6.String(), port: 80},
+		{proto: header.UDPProtocolNumber, dst: "fd00:ec2::254", port: 53, payload: []byte("x")},
+		{proto: header.UDPProtocolNumber, dst: "::ffff:169.254.169.254", port: 53, payload: []byte("x")},
+		{proto: header.UDPProtocolNumber, dst: gateway6.String(), port: 53, payload: []byte("question")},
+		{proto: header.UDPProtocolNumber, dst: elsewhere6.String(), port: 53, payload: []byte("x"), more: true},
+		{proto: header.ICMPv6ProtocolNumber, dst: elsewhere6.String(), raw: true, payload: []byte{128, 0, 0, 0, 0, 0, 0, 0}},
+		{proto: header.ICMPv6ProtocolNumber, dst: "fe80::1", raw: true, payload: []byte{128, 0, 0, 0, 0, 0, 0, 0}},
+		{proto: header.ICMPv6ProtocolNumber, dst: gateway6.String(), raw: true, payload: []byte{2, 0, 0, 0, 0, 0, 0, 0}},
 	} {
 		f.Add(p.bytes(), true)
 	}
 	f.Add(arpFrame(1, "10.0.2.15", "10.0.2.2"), false)
-	n, err := New(with(Config{}))
+	f.Add(solicitation("fd66::15", "fd66::2"), true)
+	f.Add(advertisement("fd66::15", 2), true)
+	n, err := New(with6(Config{}))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(n.Close)
 	n.reroute = func(to netip.AddrPort) netip.AddrPort {
-		if forbidden(to.Addr()) || guestNet.Contains(to.Addr()) {
+		if forbidden(to.Addr()) || guestNet.Contains(to.Addr()) || guestNet6.Contains(to.Addr()) {
 			panic("a guest reached " + to.String())
 		}
 		return netip.AddrPort{}
@@ -335,7 +411,13 @@ func FuzzFrames(f *testing.F) {
 		}
 	}()
 	f.Fuzz(func(t *testing.T, frame []byte, mine bool) {
-		if mine && len(frame) >= ipSource+4 {
+		six := len(frame) >= body+header.IPv6MinimumSize && frame[frameType] == 0x86
+		switch {
+		case mine && six:
+			frame = at(frame, 0, slices.Concat(gatewayMAC, guestMAC)...)
+			frame = at(frame, body+8, guestNet6.Addr().AsSlice()...)
+			frame = rightSum(frame)
+		case mine && len(frame) >= ipSource+4:
 			frame = at(frame, 0, slices.Concat(gatewayMAC, guestMAC)...)
 			frame = at(frame, ipSource, guestNet.Addr().AsSlice()...)
 		}

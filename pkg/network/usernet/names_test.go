@@ -9,31 +9,32 @@ import (
 	"github.com/micropod/micropod/pkg/network/nameserver"
 	"golang.org/x/net/dns/dnsmessage"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 )
 
-// The guest finds the name server at the gateway, by UDP and TCP.
+// The guest finds the name server at the gateway, by UDP and TCP and both families.
 func TestNames(t *testing.T) {
 	lookup := func(name string) ([]netip.Addr, bool) {
 		return []netip.Addr{gateway}, name == "host.docker.internal"
 	}
 	_, guest := network(t, Config{Names: nameserver.New(nameserver.Config{Lookup: lookup})})
-	at := full(netip.AddrPortFrom(gateway, dnsPort))
-	udp, err := gonet.DialUDP(guest, nil, &at, ipv4.ProtocolNumber)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tcp, err := dialFrom(t, guest, netip.AddrPortFrom(gateway, dnsPort))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for proto, c := range map[string]net.Conn{"udp": udp, "tcp": tcp} {
-		for name, want := range map[string]int{"HOST.docker.internal.": 1, "nowhere.": 0} {
-			if m := ask(t, c, proto, name); len(m.Answers) != want || m.ID != 4711 {
-				t.Errorf("%s by %s: %v", name, proto, m)
-			}
+	for _, gateway := range []netip.Addr{gateway, gateway6} {
+		at := full(netip.AddrPortFrom(gateway, dnsPort))
+		udp, err := gonet.DialUDP(guest, nil, &at, protocol(gateway))
+		if err != nil {
+			t.Fatal(err)
 		}
-		c.Close()
+		tcp, err := dialFrom(t, guest, netip.AddrPortFrom(gateway, dnsPort))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for proto, c := range map[string]net.Conn{"udp": udp, "tcp": tcp} {
+			for name, want := range map[string]int{"HOST.docker.internal.": 1, "nowhere.": 0} {
+				if m := ask(t, c, proto, name); len(m.Answers) != want || m.ID != 4711 {
+					t.Errorf("%s by %s of %s: %v", name, proto, gateway, m)
+				}
+			}
+			c.Close()
+		}
 	}
 }
 

@@ -14,22 +14,24 @@ import (
 type Peers interface {
 	DialTCP(ctx context.Context, from, to netip.AddrPort) (relay.Stream, error)
 	DialUDP(ctx context.Context, from, to netip.AddrPort) (relay.Socket, error)
-	// DialPing opens a flow whose messages are ICMP's (RFC 792), from the type on:
-	// echo requests one way, the answers the other, under any identifier.
+	// DialPing opens a flow whose messages are ICMP's (RFC 792; RFC 4443 between
+	// IPv6 addresses), from the type on: echo requests one way, the answers the
+	// other, under any identifier.
 	DialPing(ctx context.Context, from, to netip.Addr) (relay.Socket, error)
 }
 
 // peer reports whether an address is one that another guest of the network may
 // have.
 func (p policy) peer(a netip.Addr) bool {
-	a = a.Unmap()
-	return p.guest.Contains(a) && a != p.guest.Addr() && a != p.gateway
+	s, ok := p.side(a)
+	return ok && s.guest.Contains(a) && a != s.guest.Addr() && a != s.gateway
 }
 
 // reachesPeers reports whether the guest may talk to others of its network. One
 // that says to be somebody else is none of it.
 func (n *Network) reachesPeers(id stack.TransportEndpointID) bool {
-	return n.c.Peers != nil && remote(id).Addr() == n.c.Guest.Addr()
+	s, ok := n.policy.side(local(id).Addr())
+	return n.c.Peers != nil && ok && remote(id).Addr() == s.guest.Addr()
 }
 
 // dialPeer connects to another guest.

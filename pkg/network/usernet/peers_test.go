@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -17,7 +18,7 @@ import (
 	"github.com/micropod/micropod/pkg/network/relay"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
@@ -73,7 +74,9 @@ func (o *neighbours) serve(t *testing.T, n *Network) *peer.Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	if err := s.Serve([]peer.Member{{Network: networkID, Address: n.c.Guest, Gateway: n.c.Gateway, Guest: n.FromPeers()}}); err != nil {
+	if err := s.Serve([]peer.Member{{
+		Network: networkID, Address: n.c.Guest, Gateway: n.c.Gateway, Address6: n.c.Guest6, Gateway6: n.c.Gateway6, Guest: n.FromPeers(),
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	o.mu.Lock()
@@ -81,16 +84,22 @@ func (o *neighbours) serve(t *testing.T, n *Network) *peer.Server {
 	if o.all == nil {
 		o.all = map[netip.Addr]string{}
 	}
-	o.all[n.c.Guest.Addr()] = socket
+	o.all[n.c.Guest.Addr()], o.all[n.c.Guest6.Addr()] = socket, socket
 	return s
 }
 
-// member starts the network of a guest with an address of its own. Nothing of it
-// may go to the host's networks.
-func (o *neighbours) member(t *testing.T, at string, c Config) (*Network, *stack.Stack) {
+// member starts the network of a guest with addresses of its own: 10.0.2.n and
+// fd66::n. Nothing of it may go to the host's networks.
+func (o *neighbours) member(t *testing.T, n int, c Config) (*Network, *stack.Stack) {
 	t.Helper()
-	c = with(c)
-	c.Guest, c.Peers = netip.MustParsePrefix(at+"/24"), o
+	c = with6(c)
+	c.Guest, c.Guest6, c.Peers = netip.MustParsePrefix(fmt.Sprintf("10.0.2.%d/24", n)), netip.MustParsePrefix(fmt.Sprintf("fd66::%d/64", n)), o
+	return o.start(t, c)
+}
+
+// start starts the network of a guest, and lets the others reach it.
+func (o *neighbours) start(t *testing.T, c Config) (*Network, *stack.Stack) {
+	t.Helper()
 	n, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +113,7 @@ func (o *neighbours) member(t *testing.T, at string, c Config) (*Network, *stack
 	if err := n.Attach(host); err != nil {
 		t.Fatal(err)
 	}
-	s, stop := newGuestAt(t, guest, c.Guest)
+	s, stop := newGuestAt(t, guest, c.Guest, c.Guest6)
 	t.Cleanup(stop)
 	o.serve(t, n)
 	return n, s
@@ -114,14 +123,14 @@ func (o *neighbours) member(t *testing.T, at string, c Config) (*Network, *stack
 func couple(t *testing.T) (a, b *stack.Stack) {
 	t.Helper()
 	var all neighbours
-	_, a = all.member(t, "10.0.2.20", Config{})
-	_, b = all.member(t, "10.0.2.21", Config{})
+	_, a = all.member(t, 20, Config{})
+	_, b = all.member(t, 21, Config{})
 	return a, b
 }
 
 func listenIn(t *testing.T, s *stack.Stack, port uint16, serve func(*gonet.TCPConn)) {
 	t.Helper()
-	l, err := gonet.ListenTCP(s, tcpip.FullAddress{NIC: nic, Port: port}, ipv4.ProtocolNumber)
+	l, err := gonet.ListenTCP(s, tcpip.FullAddress{NIC: nic, Port: port}, ipv6.ProtocolNumber) // and of IPv4
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,17 +146,19 @@ func TestPeerTCP(t *testing.T) {
 		c.Write(append([]byte("got "), text...))
 		c.Close()
 	})
-	c, err := dialFrom(t, a, netip.MustParseAddrPort("10.0.2.21:80"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := c.LocalAddr().String()
 	long := string(bytes.Repeat([]byte("0123456789"), 50_000))
-	if got := exchange(t, c, long); got != "got "+long {
-		t.Errorf("got %d bytes back, want %d", len(got), len(long)+4)
-	}
-	if got := <-from; got != own {
-		t.Errorf("the other saw %s, want %s", got, own)
+	for _, to := range []string{"10.0.2.21:80", "[fd66::21]:80"} {
+		c, err := dialFrom(t, a, netip.MustParseAddrPort(to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := c.LocalAddr().String()
+		if got := exchange(t, c, long); got != "got "+long {
+			t.Errorf("%s: got %d bytes back, want %d", to, len(got), len(long)+4)
+		}
+		if got := <-from; got != own {
+			t.Errorf("%s saw %s, want %s", to, got, own)
+		}
 	}
 }
 
@@ -178,8 +189,8 @@ func TestPeerReset(t *testing.T) {
 // connection is reset, and the next one is refused.
 func TestLostPeer(t *testing.T) {
 	var all neighbours
-	_, a := all.member(t, "10.0.2.20", Config{})
-	n, b := all.member(t, "10.0.2.21", Config{})
+	_, a := all.member(t, 20, Config{})
+	n, b := all.member(t, 21, Config{})
 	lost := all.serve(t, n)
 	listenIn(t, b, 80, func(c *gonet.TCPConn) { io.Copy(io.Discard, c) })
 	c, err := dialFrom(t, a, netip.MustParseAddrPort("10.0.2.21:80"))
@@ -200,12 +211,20 @@ func TestLostPeer(t *testing.T) {
 
 func TestPeerUDP(t *testing.T) {
 	a, b := couple(t)
-	server, err := gonet.DialUDP(b, &tcpip.FullAddress{NIC: nic, Port: 4000}, nil, ipv4.ProtocolNumber)
+	for _, to := range []string{"10.0.2.21:4000", "[fd66::21]:4000"} {
+		testPeerUDP(t, a, b, netip.MustParseAddrPort(to))
+	}
+}
+
+func testPeerUDP(t *testing.T, a, b *stack.Stack, other netip.AddrPort) {
+	t.Helper()
+	proto, to := protocol(other.Addr()), full(other)
+	server, err := gonet.DialUDP(b, &to, nil, proto)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	from := make(chan string, 9)
+	from := make(chan string, 99)
 	go func() {
 		buf := make([]byte, 65507)
 		for {
@@ -217,8 +236,7 @@ func TestPeerUDP(t *testing.T) {
 			server.WriteTo(buf[:k], at)
 		}
 	}()
-	to := full(netip.MustParseAddrPort("10.0.2.21:4000"))
-	c, err := gonet.DialUDP(a, nil, &to, ipv4.ProtocolNumber)
+	c, err := gonet.DialUDP(a, nil, &to, proto)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +244,7 @@ func TestPeerUDP(t *testing.T) {
 	datagram(t, c, "ping")
 	datagram(t, c, string(bytes.Repeat([]byte("x"), 9000))) // in fragments
 	if got := <-from; got != c.LocalAddr().String() {
-		t.Errorf("the other saw %s, want %s", got, c.LocalAddr())
+		t.Errorf("%s saw %s, want %s", other, got, c.LocalAddr())
 	}
 }
 
@@ -234,7 +252,7 @@ func TestPeerUDP(t *testing.T) {
 // comes from here, never from the host's networks.
 func TestPeerRefused(t *testing.T) {
 	a, _ := couple(t)
-	for _, to := range []string{"10.0.2.99:80", "10.0.2.21:81", "10.0.2.2:80"} {
+	for _, to := range []string{"10.0.2.99:80", "10.0.2.21:81", "10.0.2.2:80", "[fd66::99]:80", "[fd66::21]:81", "[fd66::2]:80"} {
 		begun := time.Now()
 		if c, err := dialFrom(t, a, netip.MustParseAddrPort(to)); err == nil {
 			c.Close()
@@ -250,34 +268,42 @@ func TestPeerRefused(t *testing.T) {
 func TestPeersOfAnotherNetwork(t *testing.T) {
 	a, _ := couple(t)
 	var others neighbours
-	_, c := others.member(t, "10.0.2.22", Config{})
+	_, c := others.member(t, 22, Config{})
 	listenIn(t, c, 80, func(c *gonet.TCPConn) { c.Close() })
-	if c, err := dialFrom(t, a, netip.MustParseAddrPort("10.0.2.22:80")); err == nil {
-		c.Close()
-		t.Error("a guest reached one of another network")
+	for _, to := range []string{"10.0.2.22:80", "[fd66::22]:80"} {
+		if c, err := dialFrom(t, a, netip.MustParseAddrPort(to)); err == nil {
+			c.Close()
+			t.Errorf("a guest reached %s of another network", to)
+		}
 	}
 }
 
 // An internal network has its guests and nothing else: member's reroute tells.
 func TestInternal(t *testing.T) {
 	var all neighbours
-	c := Config{Internal: true, Host: func() netip.Addr { return elsewhere }}
-	n, a := all.member(t, "10.0.2.20", c)
-	_, b := all.member(t, "10.0.2.21", c)
+	c := Config{Internal: true, Host: func(netip.Addr) netip.Addr { return elsewhere }}
+	n, a := all.member(t, 20, c)
+	_, b := all.member(t, 21, c)
 	listenIn(t, b, 80, func(c *gonet.TCPConn) { c.Write([]byte("in")); c.Close() })
-	conn, err := dialFrom(t, a, netip.MustParseAddrPort("10.0.2.21:80"))
-	if err != nil {
-		t.Fatal(err)
+	for _, to := range []string{"10.0.2.21:80", "[fd66::21]:80"} {
+		conn, err := dialFrom(t, a, netip.MustParseAddrPort(to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := exchange(t, conn, ""); got != "in" {
+			t.Errorf("%s: got %q", to, got)
+		}
 	}
-	if got := exchange(t, conn, ""); got != "in" {
-		t.Errorf("got %q", got)
-	}
-	for _, to := range []string{"198.51.100.7:80", "10.0.2.2:80", "10.0.3.1:80"} {
+	for _, to := range []string{"198.51.100.7:80", "10.0.2.2:80", "10.0.3.1:80", "[2001:db8::7]:80", "[fd66::2]:80", "[fd67::1]:80"} {
 		if c, err := dialFrom(t, a, netip.MustParseAddrPort(to)); err == nil {
 			c.Close()
 			t.Errorf("connected to %s", to)
 		}
-		id := stack.TransportEndpointID{LocalAddress: address(netip.MustParseAddrPort(to).Addr()), LocalPort: 80, RemoteAddress: address(n.c.Guest.Addr())}
+		own, err := n.guestFor(netip.MustParseAddrPort(to).Addr(), 4000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := stack.TransportEndpointID{LocalAddress: address(netip.MustParseAddrPort(to).Addr()), LocalPort: 80, RemoteAddress: address(own.Addr())}
 		if n.flowDialer(id) != nil {
 			t.Errorf("a flow to %s", to)
 		}

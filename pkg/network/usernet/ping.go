@@ -3,6 +3,7 @@ package usernet
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -20,14 +21,48 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// Echo requests of the guest (RFC 792) are flows, as datagrams of UDP are: each is
-// the messages of one identifier to one address. At the far end, a socket of the
-// host or the stack of another guest has an identifier of its own.
+// Echo requests of the guest (RFC 792, RFC 4443) are flows, as datagrams of UDP are:
+// each is the messages of one identifier to one address. At the far end, a socket of
+// the host or the stack of another guest has an identifier of its own.
+
+// icmpKind is ICMP in one family of addresses. Both have the same first eight bytes:
+// type, code, checksum, and of an echo its identifier and sequence number.
+type icmpKind struct {
+	transport                   tcpip.TransportProtocolNumber
+	network                     tcpip.NetworkProtocolNumber
+	request, reply, unreachable byte // types
+	prohibited, noHost          byte // codes of unreachable
+	family, proto               int  // of the kernel's sockets
+}
+
+const (
+	icmpHeader = 8
+	icmpSum    = 2 // offsets in it
+	icmpIdent  = 4
+)
+
+func icmpFor(a netip.Addr) icmpKind {
+	if a.Is4() {
+		return icmpKind{
+			transport: icmp.ProtocolNumber4, network: ipv4.ProtocolNumber,
+			request: byte(header.ICMPv4Echo), reply: byte(header.ICMPv4EchoReply), unreachable: byte(header.ICMPv4DstUnreachable),
+			prohibited: byte(header.ICMPv4AdminProhibited), noHost: byte(header.ICMPv4HostUnreachable),
+			family: unix.AF_INET, proto: unix.IPPROTO_ICMP,
+		}
+	}
+	return icmpKind{
+		transport: icmp.ProtocolNumber6, network: ipv6.ProtocolNumber,
+		request: byte(header.ICMPv6EchoRequest), reply: byte(header.ICMPv6EchoReply), unreachable: byte(header.ICMPv6DstUnreachable),
+		prohibited: byte(header.ICMPv6Prohibited), noHost: byte(header.ICMPv6AddressUnreachable),
+		family: unix.AF_INET6, proto: unix.IPPROTO_ICMPV6,
+	}
+}
 
 const (
 	echoQueue = 16      // requests of a flow that wait for its far end
@@ -92,25 +127,27 @@ func (p *pings) remove(e *echoes) {
 // outboundPing sees the ICMP messages of the guest that nothing in the stack is for.
 // It takes echo requests to others than the gateway, for which the stack answers.
 func (n *Network) outboundPing(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
-	h := header.ICMPv4(pkt.TransportHeader().Slice())
+	h := pkt.TransportHeader().Slice()
 	to := fromAddress(id.LocalAddress)
-	if len(h) < header.ICMPv4MinimumSize || h.Type() != header.ICMPv4Echo || to == n.c.Gateway {
+	kind := icmpFor(to)
+	if len(h) < icmpHeader || h[0] != kind.request || n.policy.isGateway(to) {
 		return false
 	}
-	if checksum.Checksum(h, pkt.Data().Checksum()) != 0xffff {
-		return true // the far end would have a right one
+	// The far end would have a right one. That of IPv6 is looked at by the stack.
+	if to.Is4() && checksum.Checksum(h, pkt.Data().Checksum()) != 0xffff {
+		return true
 	}
 	if to.IsMulticast() || to == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return true // about which no error is sent: RFC 1122, section 3.2.2
 	}
-	message := slices.Concat([]byte(h), pkt.Data().AsRange().ToSlice())
+	message := slices.Concat(h, pkt.Data().AsRange().ToSlice())
 	quote := slices.Concat(pkt.NetworkHeader().Slice(), h)
 	dial := n.pingDialer(id)
 	if dial == nil {
-		n.unreachable(header.ICMPv4AdminProhibited, quote)
+		n.unreachable(to, kind.prohibited, quote)
 		return true
 	}
-	e := n.pings.add(n, pingKey{to, h.Ident()}, message)
+	e := n.pings.add(n, pingKey{to, binary.BigEndian.Uint16(h[icmpIdent:])}, message)
 	if e == nil {
 		return true
 	}
@@ -123,7 +160,7 @@ func (n *Network) outboundPing(id stack.TransportEndpointID, pkt *stack.PacketBu
 		n.carry(e, netip.AddrPortFrom(to, 0), func(ctx context.Context) (relay.Socket, error) {
 			far, err := dial(ctx)
 			if err != nil {
-				n.unreachable(reasonOf(err), quote)
+				n.unreachable(to, kind.reason(err), quote)
 			}
 			return far, err
 		})
@@ -131,12 +168,12 @@ func (n *Network) outboundPing(id stack.TransportEndpointID, pkt *stack.PacketBu
 	return true
 }
 
-// reasonOf is how a guest is told that a flow was not opened.
-func reasonOf(err error) header.ICMPv4Code {
+// reason is how a guest is told that a flow was not opened.
+func (k icmpKind) reason(err error) byte {
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		return header.ICMPv4AdminProhibited
+		return k.prohibited
 	}
-	return header.ICMPv4HostUnreachable
+	return k.noHost
 }
 
 // pingDialer is the way to whom the guest means, nil where there is none.
@@ -149,7 +186,7 @@ func (n *Network) pingDialer(id stack.TransportEndpointID) dialer {
 		return func(ctx context.Context) (relay.Socket, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
-			return n.c.Peers.DialPing(ctx, n.c.Guest.Addr(), to)
+			return n.c.Peers.DialPing(ctx, remote(id).Addr(), to)
 		}
 	}
 	target, ok := n.policy.target(netip.AddrPortFrom(to, 0))
@@ -159,21 +196,21 @@ func (n *Network) pingDialer(id stack.TransportEndpointID) dialer {
 	return func(context.Context) (relay.Socket, error) { return dialPing(n.reroute(target).Addr()) }
 }
 
-// dialPing opens a socket for echo requests to an IPv4 address, which needs no
-// privilege but a group in net.ipv4.ping_group_range; else it is EACCES. The kernel
+// dialPing opens a socket for echo requests to an address, which needs no privilege
+// but a group in net.ipv4.ping_group_range, for IPv6 too; else it is EACCES. The kernel
 // chooses the identifier, and gives the socket the answers to it only (icmp(7),
 // "ICMP datagram sockets").
 func dialPing(to netip.Addr) (relay.Socket, error) {
-	if !to.Is4() {
-		return nil, fmt.Errorf("ping %s: no IPv4 address", to)
+	if !to.IsValid() {
+		return nil, errors.New("ping: no address")
 	}
-	fd, err := openPing()
+	fd, err := openPing(icmpFor(to))
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "ping")
 	defer f.Close()
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.As4()}); err != nil {
+	if err := unix.Connect(fd, socketAddress(to)); err != nil {
 		return nil, fmt.Errorf("ping %s: %w", to, err)
 	}
 	c, err := net.FileConn(f) // a connected socket of datagrams is one of UDP to package net
@@ -183,8 +220,8 @@ func dialPing(to netip.Addr) (relay.Socket, error) {
 	return relay.UDP{UDPConn: c.(*net.UDPConn)}, nil
 }
 
-func openPing() (fd int, err error) {
-	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
+func openPing(k icmpKind) (fd int, err error) {
+	fd, err = unix.Socket(k.family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, k.proto)
 	if err != nil {
 		return -1, fmt.Errorf("open socket for ping: %w", err)
 	}
@@ -193,11 +230,18 @@ func openPing() (fd int, err error) {
 
 // CanPing returns why guests of this process cannot ping other hosts; nil if they can.
 func CanPing() error {
-	fd, err := openPing()
+	fd, err := openPing(icmpFor(netip.IPv4Unspecified()))
 	if err == nil {
 		unix.Close(fd)
 	}
 	return err
+}
+
+func socketAddress(a netip.Addr) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16()}
 }
 
 // echoes are the guest's end of a flow: a relay.Socket whose messages are ICMP's,
@@ -227,11 +271,11 @@ func (e *echoes) Receive(until time.Time, _ *relay.Buffers, f func([]byte) error
 
 // Write answers the guest. What is no answer is lost: the far end may send anything.
 func (e *echoes) Write(b []byte) (int, error) {
-	if h := header.ICMPv4(b); len(b) < header.ICMPv4MinimumSize || h.Type() != header.ICMPv4EchoReply || h.Code() != 0 {
+	if len(b) < icmpHeader || b[0] != icmpFor(e.key.to).reply || b[1] != 0 {
 		return len(b), nil
 	}
 	answer := bytes.Clone(b)
-	header.ICMPv4(answer).SetIdent(e.key.ident)
+	binary.BigEndian.PutUint16(answer[icmpIdent:], e.key.ident)
 	return len(b), e.n.sendICMP(e.key.to, answer)
 }
 
@@ -244,36 +288,45 @@ func (e *echoes) Close() error {
 	return nil
 }
 
-// unreachable tells the guest, in the name of the gateway, that a packet did not
-// arrive, of which quote is the header and eight bytes more: RFC 792.
-func (n *Network) unreachable(why header.ICMPv4Code, quote []byte) {
-	message := make([]byte, header.ICMPv4MinimumSize, header.ICMPv4MinimumSize+len(quote))
-	h := header.ICMPv4(message)
-	h.SetType(header.ICMPv4DstUnreachable)
-	h.SetCode(why)
-	if err := n.sendICMP(n.c.Gateway, append(message, quote...)); err != nil {
+// unreachable tells the guest, in the name of the gateway, that a packet to an address
+// did not arrive, of which quote is the header and eight bytes more: RFC 792, and of
+// RFC 4443 the least.
+func (n *Network) unreachable(to netip.Addr, why byte, quote []byte) {
+	s, _ := n.policy.side(to)
+	message := make([]byte, icmpHeader, icmpHeader+len(quote))
+	message[0], message[1] = icmpFor(to).unreachable, why
+	if err := n.sendICMP(s.gateway, append(message, quote...)); err != nil {
 		n.c.Log.Debug("tell the guest of an unreachable host", "err", err)
 	}
 }
 
 // sendICMP sends the guest a message, whose checksum it sets.
 func (n *Network) sendICMP(from netip.Addr, message []byte) error {
-	route, terr := n.stack.FindRoute(nic, address(from), address(n.c.Guest.Addr()), ipv4.ProtocolNumber, false)
+	to, err := n.guestFor(from, 0)
+	if err != nil {
+		return err
+	}
+	kind := icmpFor(from)
+	route, terr := n.stack.FindRoute(nic, address(from), address(to.Addr()), kind.network, false)
 	if terr != nil {
 		return errors.New(terr.String())
 	}
 	defer route.Release()
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
-		ReserveHeaderBytes: header.ICMPv4MinimumSize + int(route.MaxHeaderLength()),
-		Payload:            buffer.MakeWithData(message[header.ICMPv4MinimumSize:]),
+		ReserveHeaderBytes: icmpHeader + int(route.MaxHeaderLength()),
+		Payload:            buffer.MakeWithData(message[icmpHeader:]),
 	})
 	defer pkt.DecRef()
-	h := header.ICMPv4(pkt.TransportHeader().Push(header.ICMPv4MinimumSize))
+	h := pkt.TransportHeader().Push(icmpHeader)
 	copy(h, message)
-	h.SetChecksum(0)
-	h.SetChecksum(^checksum.Checksum(h, pkt.Data().Checksum()))
-	pkt.TransportProtocolNumber = icmp.ProtocolNumber4
-	if terr := route.WritePacket(stack.NetworkHeaderParams{Protocol: icmp.ProtocolNumber4, TTL: route.DefaultTTL()}, pkt); terr != nil {
+	binary.BigEndian.PutUint16(h[icmpSum:], 0)
+	sum := checksum.Checksum(h, pkt.Data().Checksum())
+	if from.Is6() { // RFC 8200, section 8.1
+		sum = checksum.Combine(sum, header.PseudoHeaderChecksum(kind.transport, address(from), address(to.Addr()), uint16(len(message))))
+	}
+	binary.BigEndian.PutUint16(h[icmpSum:], ^sum)
+	pkt.TransportProtocolNumber = kind.transport
+	if terr := route.WritePacket(stack.NetworkHeaderParams{Protocol: kind.transport, TTL: route.DefaultTTL()}, pkt); terr != nil {
 		return errors.New(terr.String())
 	}
 	return nil
@@ -297,8 +350,13 @@ func (e echoer) Write(b []byte) (int, error) {
 
 // pingFrom opens a flow of echo requests to the guest from an address.
 func (n *Network) pingFrom(from netip.Addr) (relay.Socket, error) {
+	to, err := n.guestFor(from, 0)
+	if err != nil {
+		return nil, err
+	}
+	kind := icmpFor(from)
 	var wq waiter.Queue
-	ep, terr := n.stack.NewEndpoint(icmp.ProtocolNumber4, ipv4.ProtocolNumber, &wq)
+	ep, terr := n.stack.NewEndpoint(kind.transport, kind.network, &wq)
 	if terr != nil {
 		return nil, errors.New(terr.String())
 	}
@@ -306,5 +364,5 @@ func (n *Network) pingFrom(from netip.Addr) (relay.Socket, error) {
 		ep.Close()
 		return nil, errors.New(terr.String())
 	}
-	return echoer{newDatagrams(&wq, ep), full(netip.AddrPortFrom(n.c.Guest.Addr(), 0))}, nil
+	return echoer{newDatagrams(&wq, ep), full(to)}, nil
 }

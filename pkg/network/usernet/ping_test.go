@@ -2,6 +2,8 @@ package usernet
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"maps"
 	"net/netip"
 	"os"
@@ -10,29 +12,31 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/pkg/network/relay"
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // pinger is a program in the guest that pings an address.
 type pinger struct {
 	*datagrams
-	to tcpip.FullAddress
+	to   tcpip.FullAddress
+	kind icmpKind
 }
 
 func pingerIn(t *testing.T, s *stack.Stack, to string) pinger {
 	t.Helper()
 	var wq waiter.Queue
-	ep, err := s.NewEndpoint(icmp.ProtocolNumber4, ipv4.ProtocolNumber, &wq)
+	addr := netip.MustParseAddr(to)
+	kind := icmpFor(addr)
+	ep, err := s.NewEndpoint(kind.transport, kind.network, &wq)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := pinger{newDatagrams(&wq, ep), full(netip.AddrPortFrom(netip.MustParseAddr(to), 0))}
+	p := pinger{newDatagrams(&wq, ep), full(netip.AddrPortFrom(addr, 0)), kind}
 	t.Cleanup(func() { p.Close() })
 	if err := ep.Connect(p.to); err != nil {
 		t.Fatal(err)
@@ -54,6 +58,7 @@ func (p pinger) ping(t *testing.T, sequence uint16, payload []byte) {
 	t.Helper()
 	for range 30 {
 		b := echoRequest(0, sequence, payload)
+		b[0] = p.kind.request // the stack sets the checksum
 		if _, err := p.ep.Write(bytes.NewReader(b), tcpip.WriteOptions{To: &p.to}); err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +67,7 @@ func (p pinger) ping(t *testing.T, sequence uint16, payload []byte) {
 		if err != nil {
 			continue
 		}
-		if h := header.ICMPv4(got); h.Type() != header.ICMPv4EchoReply || h.Sequence() != sequence || !bytes.Equal(got[header.ICMPv4MinimumSize:], payload) {
+		if h := header.ICMPv4(got); got[0] != p.kind.reply || h.Sequence() != sequence || !bytes.Equal(got[header.ICMPv4MinimumSize:], payload) {
 			t.Fatalf("sequence %d of %d bytes: got type %d, sequence %d, %d bytes", sequence, len(payload), h.Type(), h.Sequence(), len(got))
 		}
 		return
@@ -72,21 +77,23 @@ func (p pinger) ping(t *testing.T, sequence uint16, payload []byte) {
 
 func TestPingPeer(t *testing.T) {
 	var all neighbours
-	n, a := all.member(t, "10.0.2.20", Config{})
-	all.member(t, "10.0.2.21", Config{})
-	all.member(t, "10.0.2.22", Config{})
+	n, a := all.member(t, 20, Config{})
+	all.member(t, 21, Config{})
+	all.member(t, 22, Config{})
 	// The same identifier to two guests, and another one to the first.
-	for _, p := range []pinger{pingerIn(t, a, "10.0.2.21"), pingerIn(t, a, "10.0.2.22"), pingerIn(t, a, "10.0.2.21")} {
+	for _, to := range []string{"10.0.2.21", "10.0.2.22", "10.0.2.21", "fd66::21", "fd66::22", "fd66::21"} {
+		p := pingerIn(t, a, to)
 		p.ping(t, 1, nil)
 		p.ping(t, 2, []byte("more"))
 		p.ping(t, 3, bytes.Repeat([]byte("x"), 20_000)) // in fragments
 	}
-	if got := n.flows.Len(); got != 3 {
-		t.Errorf("%d flows, want 3", got)
+	if got := n.flows.Len(); got != 6 {
+		t.Errorf("%d flows, want 6", got)
 	}
 	pingerIn(t, a, gateway.String()).ping(t, 1, []byte("gateway")) // no flow
-	if got := n.flows.Len(); got != 3 {
-		t.Errorf("%d flows after a ping of the gateway, want 3", got)
+	pingerIn(t, a, gateway6.String()).ping(t, 1, []byte("gateway"))
+	if got := n.flows.Len(); got != 6 {
+		t.Errorf("%d flows after a ping of the gateway, want 6", got)
 	}
 	n.Close()
 	if len(n.pings.all) != 0 || !n.pings.room.TryAcquire(echoRoom) {
@@ -94,53 +101,78 @@ func TestPingPeer(t *testing.T) {
 	}
 }
 
-// icmpTo sends a frame as the guest until a message of ICMP comes back.
-func icmpTo(t *testing.T, guest *os.File, frame []byte) header.IPv4 {
+// icmpTo sends a frame as the guest until a message of ICMP comes back, whose checksum
+// is right. It tells from whom.
+func icmpTo(t *testing.T, guest *os.File, frame []byte) (from netip.Addr, message []byte) {
 	t.Helper()
 	if _, err := guest.Write(frame); err != nil {
 		t.Fatal(err)
 	}
 	for {
 		got := receive(t, guest)
-		switch {
-		case got[frameType] == 8 && got[frameType+1] == 6:
+		switch kind := binary.BigEndian.Uint16(got[frameType:]); {
+		case kind == uint16(header.ARPProtocolNumber):
 			guest.Write(arpFrame(2, "10.0.2.15", "10.0.2.2"))
-		case got[frameType] == 8 && got[frameType+1] == 0 && got[body+9] == byte(header.ICMPv4ProtocolNumber):
-			return header.IPv4(got[body:])
+		case kind == uint16(header.IPv4ProtocolNumber) && got[body+9] == byte(header.ICMPv4ProtocolNumber):
+			p := header.IPv4(got[body:])
+			if checksum.Checksum(p.Payload(), 0) != 0xffff {
+				t.Errorf("wrong checksum of %x", got)
+			}
+			return fromAddress(p.SourceAddress()), p.Payload()
+		case kind == uint16(header.IPv6ProtocolNumber) && got[body+6] == byte(header.ICMPv6ProtocolNumber):
+			p := header.IPv6(got[body:])
+			if p.Payload()[0] == byte(header.ICMPv6NeighborSolicit) {
+				guest.Write(advertisement("fd66::15", 2))
+				continue
+			}
+			if !bytes.Equal(rightSum(bytes.Clone(got)), got) {
+				t.Errorf("wrong checksum of %x", got)
+			}
+			return fromAddress(p.SourceAddress()), p.Payload()
 		}
 	}
 }
 
+// echoTo is an echo request of the guest.
+func echoTo(to string, ident, sequence uint16, payload []byte) []byte {
+	m, kind := echoRequest(ident, sequence, payload), icmpFor(netip.MustParseAddr(to))
+	m[0] = kind.request // which sent's checksum has, of IPv6
+	return sent{proto: kind.transport, dst: to, raw: true, payload: m}.bytes()
+}
+
 // Whom the guest may not reach it is told of, by the gateway, in the words of RFC
-// 1812, section 5.2.7.1; and no socket is opened.
+// 1812, section 5.2.7.1, and RFC 4443, section 3.1; and no socket is opened.
 func TestPingDenied(t *testing.T) {
-	for to, want := range map[string]header.ICMPv4Code{
-		"169.254.169.254": header.ICMPv4AdminProhibited, "127.0.0.1": 0, "224.0.0.1": 0, "255.255.255.255": 0,
-		"10.0.2.99":        header.ICMPv4AdminProhibited, // in its network, where it has no peers
-		elsewhere.String(): header.ICMPv4HostUnreachable, // the test lets nobody be reached
+	for to, want := range map[string]byte{
+		"169.254.169.254": byte(header.ICMPv4AdminProhibited), "127.0.0.1": 0, "224.0.0.1": 0, "255.255.255.255": 0,
+		"10.0.2.99":        byte(header.ICMPv4AdminProhibited), // in its network, where it has no peers
+		elsewhere.String(): byte(header.ICMPv4HostUnreachable), // the test lets nobody be reached
+		"fd00:ec2::254":    byte(header.ICMPv6Prohibited), "fe80::1": byte(header.ICMPv6Prohibited), "::1": 0, "ff02::1": 0, "::ffff:198.51.100.7": 0,
+		"fd66::99":          byte(header.ICMPv6Prohibited),
+		elsewhere6.String(): byte(header.ICMPv6AddressUnreachable),
 	} {
 		_, seen, guest := rawNetwork(t)
-		request := sent{proto: header.ICMPv4ProtocolNumber, dst: to, raw: true, payload: echoRequest(9, 1, []byte("payload"))}.bytes()
+		kind, near, ip := icmpFor(netip.MustParseAddr(to)), gateway, header.IPv4MinimumSize
+		if kind == icmpFor(gateway6) {
+			near, ip = gateway6, header.IPv6MinimumSize
+		}
+		request := echoTo(to, 9, 1, []byte("payload"))
 		if want == 0 { // not answered: RFC 1122, section 3.2.2; loopback is taken for forged
 			guest.Write(request)
-			request = sent{proto: header.ICMPv4ProtocolNumber, dst: gateway.String(), raw: true, payload: echoRequest(9, 2, nil)}.bytes()
+			request = echoTo(near.String(), 9, 2, nil)
 		}
-		got := icmpTo(t, guest, request)
-		h := header.ICMPv4(got.Payload())
+		from, m := icmpTo(t, guest, request)
 		switch {
 		case want == 0:
-			if h.Type() != header.ICMPv4EchoReply || h.Sequence() != 2 {
-				t.Errorf("%s: type %d, code %d", to, h.Type(), h.Code())
+			if m[0] != kind.reply || m[7] != 2 {
+				t.Errorf("%s: type %d, code %d", to, m[0], m[1])
 			}
-		case h.Type() != header.ICMPv4DstUnreachable || h.Code() != want || fromAddress(got.SourceAddress()) != gateway:
-			t.Errorf("%s: type %d, code %d from %s", to, h.Type(), h.Code(), got.SourceAddress())
-		case !bytes.Equal(got.Payload()[header.ICMPv4MinimumSize:], request[body:body+header.IPv4MinimumSize+8]):
-			t.Errorf("%s: quotes %x", to, got.Payload()[header.ICMPv4MinimumSize:])
+		case m[0] != kind.unreachable || m[1] != want || from != near:
+			t.Errorf("%s: type %d, code %d from %s", to, m[0], m[1], from)
+		case !bytes.Equal(m[icmpHeader:], request[body:body+ip+8]):
+			t.Errorf("%s: quotes %x", to, m[icmpHeader:])
 		}
-		if checksum.Checksum(got.Payload(), 0) != 0xffff {
-			t.Errorf("%s: wrong checksum", to)
-		}
-		if to != elsewhere.String() && len(seen.list()) != 0 {
+		if !slices.Contains(families, netip.MustParseAddr(to)) && len(seen.list()) != 0 {
 			t.Errorf("%s: connections to %v", to, seen.list())
 		}
 	}
@@ -148,20 +180,44 @@ func TestPingDenied(t *testing.T) {
 
 // Nobody has the address in its network: the other guests' supervisors say so.
 func TestPingNobody(t *testing.T) {
-	var all neighbours
-	c := with(Config{Peers: &all})
-	n, err := New(c)
-	if err != nil {
-		t.Fatal(err)
+	for _, to := range []string{"10.0.2.99", "fd66::99"} {
+		c := with6(Config{})
+		c.Peers = &neighbours{}
+		_, _, guest := rawNetworkOf(t, c)
+		kind := icmpFor(netip.MustParseAddr(to))
+		if _, m := icmpTo(t, guest, echoTo(to, 9, 1, nil)); m[0] != kind.unreachable || m[1] != kind.noHost {
+			t.Errorf("%s: type %d, code %d", to, m[0], m[1])
+		}
 	}
-	t.Cleanup(n.Close)
-	host, guest := link(t)
-	if err := n.Attach(host); err != nil {
-		t.Fatal(err)
-	}
-	got := icmpTo(t, guest, sent{proto: header.ICMPv4ProtocolNumber, dst: "10.0.2.99", raw: true, payload: echoRequest(9, 1, nil)}.bytes())
-	if h := header.ICMPv4(got.Payload()); h.Type() != header.ICMPv4DstUnreachable || h.Code() != header.ICMPv4HostUnreachable {
-		t.Errorf("type %d, code %d", h.Type(), h.Code())
+}
+
+// The kernel's sockets for echo requests, where it lets us have them.
+func TestPingHost(t *testing.T) {
+	for _, to := range []string{"127.0.0.1", "::1"} {
+		addr := netip.MustParseAddr(to)
+		c, err := dialPing(addr)
+		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT) {
+			continue // not in net.ipv4.ping_group_range, or no IPv6
+		}
+		if err != nil {
+			t.Errorf("%s: %v", to, err)
+			continue
+		}
+		defer c.Close()
+		m, kind := echoRequest(9, 1, []byte("payload")), icmpFor(addr)
+		m[0] = kind.request
+		if _, err := c.Write(m); err != nil {
+			t.Fatal(err)
+		}
+		err = c.Receive(time.Now().Add(time.Minute), &relay.Buffers{}, func(b []byte) error {
+			if b[0] != kind.reply || b[7] != 1 || string(b[icmpHeader:]) != "payload" {
+				t.Errorf("%s: got %x", to, b)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%s: %v", to, err)
+		}
 	}
 }
 
@@ -172,6 +228,13 @@ func TestBrokenPings(t *testing.T) {
 	var frames [][]byte
 	for _, m := range [][]byte{bad(2, good[2]+1), bad(8, 'y'), bad(0, 0), bad(0, 13), good[:7]} {
 		frames = append(frames, sent{proto: header.ICMPv4ProtocolNumber, dst: elsewhere.String(), raw: true, payload: m}.bytes())
+	}
+	good6 := echoTo(elsewhere6.String(), 9, 1, []byte("x"))
+	for _, i := range []int{2, 8} { // the checksum, and what it is of
+		frames = append(frames, at(good6, body+header.IPv6MinimumSize+i, good6[body+header.IPv6MinimumSize+i]+1))
+	}
+	for _, kind := range []byte{0, 8, 129, 138} {
+		frames = append(frames, icmp6("", elsewhere6.String(), kind).bytes())
 	}
 	only(t, frames...)
 }

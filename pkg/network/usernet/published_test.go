@@ -6,12 +6,14 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/micropod/micropod/pkg/network/publish"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 )
 
 func TestPublishedTCP(t *testing.T) {
@@ -75,24 +77,25 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
+// Clients of both families come to the guest by theirs, or by the one that it has.
 func TestEveryAddress(t *testing.T) {
-	n, guest := network(t, Config{Ports: []publish.Port{{Proto: "tcp", Host: netip.MustParseAddrPort("0.0.0.0:0"), Any: true, Guest: 80}}})
-	l, err := gonet.ListenTCP(guest, tcpip.FullAddress{NIC: nic, Port: 80}, ipv4.ProtocolNumber)
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			io.Copy(c, c)
-			c.Close()
-		}
-	}()
+	c := Config{Ports: []publish.Port{{Proto: "tcp", Host: netip.MustParseAddrPort("0.0.0.0:0"), Any: true, Guest: 80}}}
+	testEveryAddress(t, with(c), gateway)
+	testEveryAddress(t, with6(c), gateway6)
+}
+
+// testEveryAddress says from where a client by IPv6 comes.
+func testEveryAddress(t *testing.T, c Config, from6 netip.Addr) {
+	t.Helper()
+	n, guest := networkOf(t, c)
+	from := make(chan string, 3)
+	listenIn(t, guest, 80, func(c *gonet.TCPConn) {
+		from <- c.RemoteAddr().String()
+		io.Copy(c, c)
+		c.Close()
+	})
 	port := n.Published()[0].Host.Port()
-	for _, a := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
+	for a, want := range map[string]netip.Addr{"127.0.0.1": gateway, "127.0.0.2": gateway, "::1": from6} {
 		at := netip.AddrPortFrom(netip.MustParseAddr(a), port)
 		c, err := net.Dial("tcp", at.String())
 		if a == "::1" && errors.Is(err, unix.EADDRNOTAVAIL) {
@@ -103,6 +106,9 @@ func TestEveryAddress(t *testing.T) {
 		}
 		if got := exchange(t, c.(*net.TCPConn), a); got != a {
 			t.Errorf("%s: got %q", at, got)
+		}
+		if got := netip.MustParseAddrPort(<-from).Addr(); got != want {
+			t.Errorf("%s: the guest saw %s, want %s", at, got, want)
 		}
 	}
 }
@@ -135,6 +141,37 @@ func TestPublishedUDP(t *testing.T) {
 		datagram(t, c, "question")
 		datagram(t, c, "another")
 		c.Close()
+	}
+}
+
+// A client by IPv6 is seen by its own address, as one by IPv4 is.
+func TestClientsAddress(t *testing.T) {
+	n, guest := network(t, Config{})
+	from := make(chan string, 1)
+	listenIn(t, guest, 80, func(c *gonet.TCPConn) { from <- c.RemoteAddr().String(); c.Close() })
+	server, err := gonet.DialUDP(guest, &tcpip.FullAddress{NIC: nic, Port: 80}, nil, ipv6.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, client := range []string{"192.0.2.9:5000", "[2001:db8::9]:5000"} {
+		c, err := n.DialTCP(t.Context(), netip.MustParseAddrPort(client), 80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Reset()
+		if got := <-from; got != client {
+			t.Errorf("TCP: the guest saw %s, want %s", got, client)
+		}
+		flow, err := n.DialUDP(t.Context(), netip.MustParseAddrPort(client), 80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer flow.Close()
+		flow.Write([]byte("x"))
+		server.SetReadDeadline(time.Now().Add(time.Minute))
+		if _, got, err := server.ReadFrom(make([]byte, 9)); err != nil || got.String() != client {
+			t.Errorf("UDP: the guest saw %v, %v, want %s", got, err, client)
+		}
 	}
 }
 

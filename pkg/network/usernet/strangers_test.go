@@ -36,7 +36,7 @@ func (s silent) DialPing(ctx context.Context, _, _ netip.Addr) (relay.Socket, er
 // Those who wait for a peer that stalls count, and end with the network.
 func TestPeerStalls(t *testing.T) {
 	peers := silent{make(chan struct{}, 9000)}
-	n, err := New(func() Config { c := with(Config{}); c.Peers = peers; return c }())
+	n, err := New(func() Config { c := with6(Config{}); c.Peers = peers; return c }())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,11 +47,12 @@ func TestPeerStalls(t *testing.T) {
 	}
 	flows := n.limits.flows + 50
 	for i := range flows {
-		p := sent{proto: header.UDPProtocolNumber, dst: "10.0.2.77", port: uint16(1000 + i), payload: []byte("x")}
+		to := []string{"10.0.2.77", "fd66::77"}[i/2%2]
+		frame := sent{proto: header.UDPProtocolNumber, dst: to, port: uint16(1000 + i), payload: []byte("x")}.bytes()
 		if i%2 == 0 {
-			p = sent{proto: header.ICMPv4ProtocolNumber, dst: "10.0.2.77", raw: true, payload: echoRequest(uint16(i), 1, nil)}
+			frame = echoTo(to, uint16(i), 1, nil)
 		}
-		guest.Write(p.bytes())
+		guest.Write(frame)
 		<-peers.asked
 	}
 	guest.Write(sent{proto: header.TCPProtocolNumber, dst: "10.0.2.77", port: 80}.bytes())
@@ -70,20 +71,25 @@ func TestPeerStalls(t *testing.T) {
 
 // Packets of a guest that says to be another one go nowhere.
 func TestForgedPeer(t *testing.T) {
-	n, err := New(func() Config { c := with(Config{}); c.Peers = &neighbours{}; return c }())
+	n, err := New(func() Config { c := with6(Config{}); c.Peers = &neighbours{}; return c }())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	id := stack.TransportEndpointID{
-		LocalAddress: address(netip.MustParseAddr("10.0.2.77")), LocalPort: 80,
-		RemoteAddress: address(netip.MustParseAddr("10.0.2.78")), RemotePort: 5000,
-	}
-	if _, err := n.dialPeer(id); !errors.Is(err, errDenied) {
-		t.Errorf("TCP: %v", err)
-	}
-	if n.flowDialer(id) != nil {
-		t.Error("UDP")
+	for to, from := range map[string]string{"10.0.2.77": "10.0.2.78", "fd66::77": "fd66::78"} {
+		id := stack.TransportEndpointID{
+			LocalAddress: address(netip.MustParseAddr(to)), LocalPort: 80,
+			RemoteAddress: address(netip.MustParseAddr(from)), RemotePort: 5000,
+		}
+		if _, err := n.dialPeer(id); !errors.Is(err, errDenied) {
+			t.Errorf("TCP to %s: %v", to, err)
+		}
+		if n.flowDialer(id) != nil {
+			t.Errorf("UDP to %s", to)
+		}
+		if n.pingDialer(id) != nil {
+			t.Errorf("ping to %s", to)
+		}
 	}
 }
 
@@ -102,14 +108,14 @@ func TestARPOfPeers(t *testing.T) {
 }
 
 func TestPeerAddresses(t *testing.T) {
-	p := policy{gateway: gateway, guest: guestNet}
+	p := policy{sides: with6(Config{}).sides()}
 	var got []string
-	for _, a := range []string{"10.0.2.15", "10.0.2.2", "10.0.2.77", "::ffff:10.0.2.77", "10.0.3.77", "127.0.0.1", "fe80::1", "10.0.2.0", "10.0.2.255"} {
+	for _, a := range []string{"10.0.2.15", "10.0.2.2", "10.0.2.77", "::ffff:10.0.2.77", "10.0.3.77", "127.0.0.1", "fe80::1", "10.0.2.0", "10.0.2.255", "fd66::15", "fd66::2", "fd66::77", "fd67::77"} {
 		if p.peer(netip.MustParseAddr(a)) {
 			got = append(got, a)
 		}
 	}
-	if want := []string{"10.0.2.77", "::ffff:10.0.2.77", "10.0.2.0", "10.0.2.255"}; !slices.Equal(got, want) {
+	if want := []string{"10.0.2.77", "10.0.2.0", "10.0.2.255", "fd66::77"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

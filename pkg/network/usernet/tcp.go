@@ -40,7 +40,7 @@ func (n *Network) tcpForwarder() *tcp.Forwarder {
 // there is anybody.
 func (n *Network) outboundTCP(r *tcp.ForwarderRequest) {
 	dst := local(r.ID())
-	if dst == netip.AddrPortFrom(n.c.Gateway, dnsPort) {
+	if dst.Port() == dnsPort && n.policy.isGateway(dst.Addr()) {
 		if c := n.accept(r); c != nil {
 			n.c.Names.ServeConn(n.ctx, c)
 		}

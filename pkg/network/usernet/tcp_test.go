@@ -17,20 +17,22 @@ import (
 
 func TestOutboundTCP(t *testing.T) {
 	_, guest := network(t, Config{})
-	c, err := dialFrom(t, guest, netip.AddrPortFrom(elsewhere, echo(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
 	long := string(bytes.Repeat([]byte("0123456789"), 100_000))
-	if got := exchange(t, c, long); got != "got "+long {
-		t.Errorf("got %d bytes back, want %d", len(got), len(long)+4)
+	for _, to := range families {
+		c, err := dialFrom(t, guest, netip.AddrPortFrom(to, echo(t)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := exchange(t, c, long); got != "got "+long {
+			t.Errorf("%s: got %d bytes back, want %d", to, len(got), len(long)+4)
+		}
 	}
 }
 
 func TestDeniedTCP(t *testing.T) {
 	port := echo(t)
 	_, guest := network(t, Config{}) // reroutes whatever policy lets through to that server
-	for _, to := range []string{"169.254.169.254", "10.0.2.2"} {
+	for _, to := range []string{"169.254.169.254", "10.0.2.2", "fd00:ec2::254", "fd66::2"} {
 		if c, err := dialFor(t, guest, netip.AddrPortFrom(netip.MustParseAddr(to), port), time.Second); err == nil {
 			c.Close()
 			t.Errorf("the guest reached %s", to)
@@ -42,30 +44,33 @@ func TestDeniedTCP(t *testing.T) {
 // 127.0.0.1, a hostile one does not.
 func TestForgedLoopback(t *testing.T) {
 	n, _ := network(t, Config{})
-	if _, err := n.dialTCP(netip.MustParseAddrPort("127.0.0.1:80")); !errors.Is(err, errDenied) {
-		t.Errorf("loopback: %v", err)
-	}
-	if _, err := n.dialTCP(netip.MustParseAddrPort("[::ffff:127.0.0.1]:80")); !errors.Is(err, errDenied) {
-		t.Errorf("mapped loopback: %v", err)
+	for _, to := range []string{"127.0.0.1:80", "[::ffff:127.0.0.1]:80", "[::1]:80"} {
+		if _, err := n.dialTCP(netip.MustParseAddrPort(to)); !errors.Is(err, errDenied) {
+			t.Errorf("%s: %v", to, err)
+		}
 	}
 }
 
 func TestRefusedTCP(t *testing.T) {
 	_, guest := network(t, Config{})
 	const port = 1 // tcpmux's, and no number that another program may get
-	if _, err := dialFrom(t, guest, netip.AddrPortFrom(elsewhere, port)); err == nil {
-		t.Error("connected to a port where nobody listens")
+	for _, to := range families {
+		if _, err := dialFrom(t, guest, netip.AddrPortFrom(to, port)); err == nil {
+			t.Errorf("connected to a port of %s where nobody listens", to)
+		}
 	}
 }
 
 func TestHostBehindGateway(t *testing.T) {
-	_, guest := network(t, Config{Host: func() netip.Addr { return elsewhere }})
-	c, err := dialFrom(t, guest, netip.AddrPortFrom(gateway, echo(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := exchange(t, c, "host"); got != "got host" {
-		t.Errorf("got %q", got)
+	_, guest := network(t, Config{Host: func(netip.Addr) netip.Addr { return elsewhere }})
+	for _, to := range []netip.Addr{gateway, gateway6} {
+		c, err := dialFrom(t, guest, netip.AddrPortFrom(to, echo(t)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := exchange(t, c, "host"); got != "got host" {
+			t.Errorf("%s: got %q", to, got)
+		}
 	}
 }
 

@@ -59,10 +59,25 @@ func (n *Network) flowDialer(id stack.TransportEndpointID) dialer {
 		}
 	}
 	to, ok := n.policy.target(dst)
-	if !ok {
+	if !ok || !n.routed(to) {
 		return nil
 	}
 	return func(ctx context.Context) (relay.Socket, error) { return n.dialUDP(ctx, to) }
+}
+
+// routed reports whether the host has a way to an address, as far as it is asked: many
+// have none of IPv6 beyond themselves, and a guest that hears of it at once takes IPv4.
+// Nothing is sent to find out.
+func (n *Network) routed(to netip.AddrPort) bool {
+	if to.Addr().Is4() {
+		return true
+	}
+	c, err := n.dialUDP(n.ctx, to)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
 }
 
 // dialUDP connects a socket that cannot broadcast: Go's may, and whether an
@@ -161,7 +176,10 @@ func (n *Network) DialUDP(_ context.Context, client netip.AddrPort, port uint16)
 
 // flowTo opens a flow to the guest from an address, if need be from another port.
 func (n *Network) flowTo(from netip.AddrPort, port uint16) (relay.Socket, error) {
-	to := netip.AddrPortFrom(n.c.Guest.Addr(), port)
+	to, err := n.guestFor(from.Addr(), port)
+	if err != nil {
+		return nil, err
+	}
 	d, err := n.connectUDP(from, to)
 	if errors.Is(err, errInUse) {
 		// Another flow of the client has it.

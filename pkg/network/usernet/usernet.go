@@ -47,6 +47,10 @@ type Config struct {
 	// Gateway is this side's address, in the same network. The guest finds
 	// name servers at its port 53, and at the other ports what Host has.
 	Gateway netip.Addr
+	// Guest6 and Gateway6 are the same of IPv6; invalid for a guest without, whose
+	// frames of IPv6 are dropped.
+	Guest6   netip.Prefix
+	Gateway6 netip.Addr
 	// GuestMAC and GatewayMAC are the addresses of both on the link.
 	GuestMAC, GatewayMAC net.HardwareAddr
 	// MTU of the link, in bytes, 1280 to 65520.
@@ -55,10 +59,10 @@ type Config struct {
 	Ports []publish.Port
 	// Names answers the guest's questions at port 53 of the gateway.
 	Names *nameserver.Server
-	// Host is the address of the host that the gateway stands for; invalid for
-	// none. It is called for each connection. A loopback address is not used:
-	// what listens there only is not meant for others.
-	Host func() netip.Addr
+	// Host is the address of the host that a gateway stands for, of the same family;
+	// invalid for none. It is called for each connection. A loopback address is not
+	// used: what listens there only is not meant for others.
+	Host func(gateway netip.Addr) netip.Addr
 	// Peers are the others in the guest's network; nil for none.
 	Peers Peers
 	// Others reports whether an address is in a network of other guests that the
@@ -114,7 +118,7 @@ func New(c Config) (*Network, error) {
 	n := &Network{
 		c:       c,
 		ports:   ports,
-		policy:  policy{gateway: c.Gateway, host: c.Host, others: c.Others, guest: c.Guest, internal: c.Internal},
+		policy:  policy{sides: c.sides(), host: c.Host, others: c.Others, internal: c.Internal},
 		reroute: func(to netip.AddrPort) netip.AddrPort { return to },
 		limits:  l, streams: semaphore.NewWeighted(int64(l.streams)), wide: semaphore.NewWeighted(wideStreams), flows: relay.NewFlows(l.flows), pings: newPings(),
 	}
@@ -140,21 +144,34 @@ func New(c Config) (*Network, error) {
 	n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &receive)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.tcpForwarder().HandlePacket)
 	n.stack.SetTransportProtocolHandler(icmp.ProtocolNumber4, n.outboundPing)
+	n.stack.SetTransportProtocolHandler(icmp.ProtocolNumber6, n.outboundPing)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(n.stack, n.outboundUDP).HandlePacket)
 	return n, nil
 }
 
+// sides are what the guest has of each family, IPv4 first.
+func (c Config) sides() []side {
+	all := []side{{c.Guest, c.Gateway}}
+	if c.Guest6.IsValid() {
+		all = append(all, side{c.Guest6, c.Gateway6})
+	}
+	return all
+}
+
 func (c *Config) check() error {
+	for i, s := range c.sides() {
+		if s.guest.Addr().Is4() != (i == 0) || s.guest.Addr().Is4In6() || !s.guest.Contains(s.gateway) || s.guest.Addr() == s.gateway {
+			return fmt.Errorf("user network: gateway %s and guest %s are not in one network", s.gateway, s.guest)
+		}
+	}
 	switch {
-	case !c.Guest.Addr().Is4() || !c.Guest.Contains(c.Gateway) || c.Guest.Addr() == c.Gateway:
-		return fmt.Errorf("user network: gateway %s and guest %s are not in one network", c.Gateway, c.Guest)
 	case len(c.GuestMAC) != 6 || len(c.GatewayMAC) != 6:
 		return fmt.Errorf("user network: bad link address %q or %q", c.GuestMAC, c.GatewayMAC)
 	case c.MTU < 1280 || c.MTU > 65520:
 		return fmt.Errorf("user network: MTU of %d bytes", c.MTU)
 	}
 	if c.Host == nil {
-		c.Host = func() netip.Addr { return netip.Addr{} }
+		c.Host = func(netip.Addr) netip.Addr { return netip.Addr{} }
 	}
 	if c.Others == nil {
 		c.Others = func(netip.Addr) bool { return false }
@@ -186,7 +203,7 @@ func (n *Network) Attach(link *os.File) error {
 		return fmt.Errorf("user network: %w", err)
 	}
 	n.wide.TryAcquire(wideStreams - room) // for good
-	w := &wire{file: file, ep: newOutlet(n.ctx, n.c.MTU, n.c.GatewayMAC), admits: newFilter(n.c).admits}
+	w := &wire{file: file, ep: newOutlet(n.ctx, n.c.MTU, n.c.GatewayMAC), admits: newFilter(n.c).take}
 	// A guest that sends a wrong checksum harms its own connections. The
 	// kernel of a TAP passes on what its guest left to be filled in.
 	w.ep.LinkEPCapabilities = stack.CapabilityRXChecksumOffload
@@ -207,18 +224,19 @@ func (n *Network) Attach(link *os.File) error {
 // join puts the link into the stack, which from then on takes every address
 // for its own: the forwarders see each connection that the guest opens.
 func (n *Network) join(ep stack.LinkEndpoint) error {
-	gateway := tcpip.ProtocolAddress{
-		Protocol: protocol(n.c.Gateway),
-		AddressWithPrefix: tcpip.AddressWithPrefix{
-			Address: address(n.c.Gateway), PrefixLen: n.c.Guest.Bits(),
-		},
-	}
-	everything := func(a tcpip.Subnet) tcpip.Route { return tcpip.Route{Destination: a, NIC: nic} }
 	if err := n.stack.CreateNIC(nic, ep); err != nil {
 		return fmt.Errorf("user network: %s", err)
 	}
-	if err := n.stack.AddProtocolAddress(nic, gateway, stack.AddressProperties{}); err != nil {
-		return fmt.Errorf("user network: gateway address: %s", err)
+	var routes []tcpip.Route
+	for _, s := range n.policy.sides {
+		gateway := tcpip.ProtocolAddress{
+			Protocol:          protocol(s.gateway),
+			AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(s.gateway), PrefixLen: s.guest.Bits()},
+		}
+		if err := n.stack.AddProtocolAddress(nic, gateway, stack.AddressProperties{}); err != nil {
+			return fmt.Errorf("user network: gateway address: %s", err)
+		}
+		routes = append(routes, tcpip.Route{Destination: gateway.AddressWithPrefix.Subnet(), NIC: nic})
 	}
 	if err := n.stack.SetSpoofing(nic, true); err != nil {
 		return fmt.Errorf("user network: %s", err)
@@ -226,21 +244,22 @@ func (n *Network) join(ep stack.LinkEndpoint) error {
 	if err := n.stack.SetPromiscuousMode(nic, true); err != nil {
 		return fmt.Errorf("user network: %s", err)
 	}
-	guest, err := tcpip.NewSubnet(address(n.c.Guest.Masked().Addr()), mask(n.c.Guest))
-	if err != nil {
-		return fmt.Errorf("user network: %w", err)
+	n.stack.SetRouteTable(routes)
+	for _, s := range n.policy.sides {
+		if err := n.serveNames(s.gateway); err != nil {
+			return err
+		}
 	}
-	n.stack.SetRouteTable([]tcpip.Route{everything(guest)})
-	return n.serveNames()
+	return nil
 }
 
 // dnsPort is where the guest finds the gateway's name server. What comes there
 // by TCP is seen by the forwarder, as all connections are.
 const dnsPort = 53
 
-func (n *Network) serveNames() error {
-	at := full(netip.AddrPortFrom(n.c.Gateway, dnsPort))
-	c, err := gonet.DialUDP(n.stack, &at, nil, protocol(n.c.Gateway))
+func (n *Network) serveNames(gateway netip.Addr) error {
+	at := full(netip.AddrPortFrom(gateway, dnsPort))
+	c, err := gonet.DialUDP(n.stack, &at, nil, protocol(gateway))
 	if err != nil {
 		return fmt.Errorf("user network: name server: %w", err)
 	}
@@ -279,7 +298,7 @@ func address(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice(
 
 func fromAddress(a tcpip.Address) netip.Addr {
 	addr, _ := netip.AddrFromSlice(a.AsSlice())
-	return addr.Unmap()
+	return addr
 }
 
 func protocol(a netip.Addr) tcpip.NetworkProtocolNumber {
@@ -287,10 +306,6 @@ func protocol(a netip.Addr) tcpip.NetworkProtocolNumber {
 		return ipv4.ProtocolNumber
 	}
 	return ipv6.ProtocolNumber
-}
-
-func mask(p netip.Prefix) tcpip.AddressMask {
-	return tcpip.MaskFromBytes(net.CIDRMask(p.Bits(), p.Addr().BitLen()))
 }
 
 func full(a netip.AddrPort) tcpip.FullAddress {

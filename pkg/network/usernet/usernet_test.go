@@ -16,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -26,6 +27,10 @@ var (
 	guestNet  = netip.MustParsePrefix("10.0.2.15/24")
 	gateway   = netip.MustParseAddr("10.0.2.2")
 	elsewhere = netip.MustParseAddr("198.51.100.7") // TEST-NET-2: rerouted to loopback
+
+	guestNet6  = netip.MustParsePrefix("fd66::15/64")
+	gateway6   = netip.MustParseAddr("fd66::2")
+	elsewhere6 = netip.MustParseAddr("2001:db8::7") // RFC 3849: rerouted too
 )
 
 // link is a pair of sockets that carry one frame in each datagram.
@@ -47,10 +52,25 @@ func with(c Config) Config {
 	return c
 }
 
-// network starts a network whose guest is a stack of the test's.
+// with6 is with, in a network that has IPv6.
+func with6(c Config) Config {
+	c = with(c)
+	c.Guest6, c.Gateway6 = guestNet6, gateway6
+	return c
+}
+
+// families are both, each by where the guest finds somebody else.
+var families = []netip.Addr{elsewhere, elsewhere6}
+
+// network starts a network with IPv6 whose guest is a stack of the test's.
 func network(t *testing.T, c Config) (*Network, *stack.Stack) {
 	t.Helper()
-	n, err := New(with(c))
+	return networkOf(t, with6(c))
+}
+
+func networkOf(t *testing.T, c Config) (*Network, *stack.Stack) {
+	t.Helper()
+	n, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,11 +95,11 @@ func guestStack(t *testing.T, f *os.File) *stack.Stack {
 // newGuest is guestStack with an end before the test's.
 func newGuest(t *testing.T, f *os.File) (s *stack.Stack, stop func()) {
 	t.Helper()
-	return newGuestAt(t, f, guestNet)
+	return newGuestAt(t, f, guestNet, guestNet6)
 }
 
-// newGuestAt is newGuest with another address.
-func newGuestAt(t *testing.T, f *os.File, at netip.Prefix) (s *stack.Stack, stop func()) {
+// newGuestAt is newGuest with other addresses.
+func newGuestAt(t *testing.T, f *os.File, at, at6 netip.Prefix) (s *stack.Stack, stop func()) {
 	t.Helper()
 	file, err := duplicate(f)
 	if err != nil {
@@ -90,8 +110,8 @@ func newGuestAt(t *testing.T, f *os.File, at netip.Prefix) (s *stack.Stack, stop
 	go w.receive()
 	go w.send(ctx)
 	s = stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
 	stop = func() {
 		cancel()
@@ -101,14 +121,18 @@ func newGuestAt(t *testing.T, f *os.File, at netip.Prefix) (s *stack.Stack, stop
 	if err := s.CreateNIC(nic, ethernet.New(w.ep)); err != nil {
 		t.Fatal(err)
 	}
-	own := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(at.Addr()), PrefixLen: at.Bits()}}
-	if err := s.AddProtocolAddress(nic, own, stack.AddressProperties{}); err != nil {
-		t.Fatal(err)
+	var routes []tcpip.Route
+	for _, at := range []netip.Prefix{at, at6} {
+		own := tcpip.ProtocolAddress{Protocol: protocol(at.Addr()), AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(at.Addr()), PrefixLen: at.Bits()}}
+		if err := s.AddProtocolAddress(nic, own, stack.AddressProperties{}); err != nil {
+			t.Fatal(err)
+		}
+		routes = append(routes, tcpip.Route{Destination: own.AddressWithPrefix.Subnet(), NIC: nic})
 	}
-	s.SetRouteTable([]tcpip.Route{
-		{Destination: own.AddressWithPrefix.Subnet(), NIC: nic},
-		{Destination: header.IPv4EmptySubnet, Gateway: address(gateway), NIC: nic},
-	})
+	s.SetRouteTable(append(routes,
+		tcpip.Route{Destination: header.IPv4EmptySubnet, Gateway: address(gateway), NIC: nic},
+		tcpip.Route{Destination: header.IPv6EmptySubnet, Gateway: address(gateway6), NIC: nic},
+	))
 	return s, stop
 }
 
@@ -121,7 +145,7 @@ func dialFor(t *testing.T, s *stack.Stack, to netip.AddrPort, limit time.Duratio
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	return gonet.DialContextTCP(ctx, s, full(to), ipv4.ProtocolNumber)
+	return gonet.DialContextTCP(ctx, s, full(to), protocol(to.Addr()))
 }
 
 // echo serves TCP connections on loopback: all that came, after its end.
