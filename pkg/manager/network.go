@@ -171,6 +171,7 @@ func userPlan(m membership) *network.Plan {
 	r, l := m.network, m.lease
 	return &network.Plan{
 		MAC: l.MAC, Guest: prefixOf(l.Address, r.Subnet), Gateway: r.Gateway, GatewayMAC: ipam.MAC(r.Gateway),
+		Guest6: prefixOf(l.Address6, r.Subnet6), Gateway6: r.Gateway6,
 		MTU: cmp.Or(mtuOf(r), network.UserMTU), Network: r.ID, Internal: r.Internal,
 	}
 }

@@ -80,11 +80,8 @@ func newNetwork(o NetworkOptions, n *state.Networks, host []netip.Prefix) (state
 		ID: state.NewID(), Name: o.Name, Driver: cmp.Or(o.Driver, DefaultDriver()), Created: time.Now().UTC(),
 		Internal: o.Internal, Attachable: o.Attachable, Options: o.Options, Labels: o.Labels,
 	}
-	switch {
-	case r.Driver != DriverBridge && r.Driver != DriverUser:
+	if r.Driver != DriverBridge && r.Driver != DriverUser {
 		return r, wordedf(ErrInvalid, "network driver %q is not supported: only bridge and user", r.Driver)
-	case r.Driver == DriverUser && o.IPv6:
-		return r, wordedf(ErrInvalid, "invalid network config: a network of driver user has no IPv6")
 	}
 	for _, p := range o.Pools {
 		if err := usePool(&r, p, n); err != nil {

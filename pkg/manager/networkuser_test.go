@@ -17,10 +17,14 @@ func TestDriverUser(t *testing.T) {
 		"user":    {NetworkOptions{Driver: DriverUser}, ""},
 		"bridge":  {NetworkOptions{Driver: DriverBridge}, ""},
 		"unknown": {NetworkOptions{Driver: "macvlan"}, `network driver "macvlan" is not supported: only bridge and user`},
-		"IPv6":    {NetworkOptions{Driver: DriverUser, IPv6: true}, "invalid network config: a network of driver user has no IPv6"},
+		"IPv6":    {NetworkOptions{Driver: DriverUser, IPv6: true}, ""},
+		"not IPv6": {
+			NetworkOptions{Driver: DriverUser, Pools: []NetworkPool{{Subnet: netip.MustParsePrefix("fd66::/64")}}},
+			"invalid network config: the IPv6 subnet fd66::/64 needs --ipv6",
+		},
 	} {
 		r, err := newNetwork(c.o, &state.Networks{}, nil)
-		if err != nil && err.Error() != c.want || err == nil && (c.want != "" || r.Driver != c.o.Driver) {
+		if err != nil && err.Error() != c.want || err == nil && (c.want != "" || r.Driver != c.o.Driver || r.Subnet6.IsValid() != c.o.IPv6 || r.Gateway6.IsValid() != c.o.IPv6) {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 	}
@@ -91,5 +95,39 @@ func TestUserNetworks(t *testing.T) {
 	alone := m.planNICs(&state.Config{ID: c.ID, Networks: c.Networks[:1]}, members[:1], nil, 1500)
 	if alone[0].User.Upstream {
 		t.Error("a container without a way out asks for names outside")
+	}
+}
+
+// In a network of driver user with IPv6 a container has an address of it, which its
+// device and its lines of hosts have too, and the default route.
+func TestUserNetworkIPv6(t *testing.T) {
+	m, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pools := []NetworkPool{{Subnet: netip.MustParsePrefix("10.66.0.0/24")}, {Subnet: netip.MustParsePrefix("fd66::/64")}}
+	front, err := newNetwork(NetworkOptions{Name: "front", Driver: DriverUser, IPv6: true, Pools: pools}, &state.Networks{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &state.Networks{Networks: []state.NetworkRecord{front}}
+	c := member(state.Attachment{Network: front.ID, Name: "front", Address6: netip.MustParseAddr("fd66::9")})
+	members, err := take(n, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := m.planNICs(c, members, nil, 1500)
+	if p := plan[0].User; p == nil || p.Guest.String() != "10.66.0.2/24" || p.Guest6.String() != "fd66::9/64" || p.Gateway6.String() != "fd66::1" {
+		t.Fatalf("%+v", plan[0].User)
+	}
+	if _, guest := nics(plan); guest[0].Address6 != "fd66::9/64" || guest[0].Gateway6 != "fd66::1" {
+		t.Errorf("%+v", guest)
+	}
+	if lines, err := hosts(c, plan); err != nil || len(lines) != 2 || lines[1].Addr != "fd66::9" {
+		t.Errorf("%+v, %v", lines, err)
+	}
+	plan[0].User.Internal = true
+	if _, guest := nics(plan); guest[0].Address6 != "fd66::9/64" || guest[0].Gateway6 != "" {
+		t.Errorf("internal: %+v", guest)
 	}
 }

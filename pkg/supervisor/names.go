@@ -75,7 +75,7 @@ func (a answers) reverse(addr netip.Addr) []string {
 // peer is the socket of the VM that has an address in a network, for others there.
 func (a answers) peer(network string, addr netip.Addr) (socket string, ok bool) {
 	for _, l := range a.leases() {
-		if l.Network == network && l.Address == addr && l.VM != a.vm && a.runs(l.VM) {
+		if l.Network == network && (l.Address == addr || l.Address6 == addr) && l.VM != a.vm && a.runs(l.VM) {
 			return a.store.Paths(l.VM).Peer(), true
 		}
 	}

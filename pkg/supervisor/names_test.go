@@ -37,7 +37,7 @@ func TestNames(t *testing.T) {
 	err = store.ChangeNetworks(func(n *state.Networks) error {
 		n.Leases = []state.Lease{
 			{Network: front, VM: web, Address: addr("10.66.0.2"), Address6: addr("fd66::2"), Names: []string{"www", "shop"}},
-			{Network: front, VM: twin, Address: addr("10.66.0.3"), Names: []string{"www"}},
+			{Network: front, VM: twin, Address: addr("10.66.0.3"), Address6: addr("fd66::3"), Names: []string{"www"}},
 			{Network: back, VM: far, Address: addr("10.77.0.2"), Names: []string{"www"}},
 			{Network: front, VM: stopped, Address: addr("10.66.0.4")},
 		}
@@ -49,7 +49,7 @@ func TestNames(t *testing.T) {
 	a := answers{store: store, own: map[string]string{front: "front"}}
 	for name, want := range map[string]string{
 		"web": "[10.66.0.2 fd66::2]", "web.front": "[10.66.0.2 fd66::2]", "shop": "[10.66.0.2 fd66::2]", web[:12]: "[10.66.0.2 fd66::2]",
-		"www": "[10.66.0.2 fd66::2 10.66.0.3]", // of two, as in docker
+		"www": "[10.66.0.2 fd66::2 10.66.0.3 fd66::3]", // of two, as in docker
 		"far": "[]", "far.back": "[]", "web.back": "[]", "stopped": "[]", "": "[]", ".front": "[]", "nope": "[]",
 	} {
 		addrs, known := a.lookup(name)
@@ -62,7 +62,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s: %s, want %s", at, got, want)
 		}
 	}
-	for at, want := range map[string]string{"10.66.0.3": store.Paths(twin).Peer(), "10.66.0.2": "", "10.66.0.4": "", "10.66.0.9": "", "10.77.0.2": ""} {
+	for at, want := range map[string]string{"10.66.0.3": store.Paths(twin).Peer(), "fd66::3": store.Paths(twin).Peer(), "fd66::2": "", "fd66::9": "", "10.66.0.2": "", "10.66.0.4": "", "10.66.0.9": "", "10.77.0.2": ""} {
 		a.vm = web
 		if got, ok := a.peer(front, addr(at)); got != want || ok != (want != "") {
 			t.Errorf("who has %s: %q, %v; want %q", at, got, ok, want)

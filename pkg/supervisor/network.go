@@ -53,6 +53,9 @@ func (s *supervisor) startNIC(n network.NIC) error {
 		Mode: state.ModeUser, ID: n.Network(), Name: n.Name, MAC: n.MAC(), Address: n.Guest().String(), Gateway: n.Gateway().String(),
 		MTU: n.MTU(), Internal: n.Internal(),
 	}
+	if n.Guest6().IsValid() {
+		status.Address6, status.Gateway6 = n.Guest6().String(), n.Gateway6().String()
+	}
 	var err error
 	started := &nic{}
 	if n.User != nil {
@@ -75,9 +78,6 @@ func (s *supervisor) startNIC(n network.NIC) error {
 func describe(n *state.Network, j *network.Joined) {
 	e := j.Endpoint()
 	n.Mode, n.Device, n.NameServer = state.ModeBridge, e.Device, e.NameServer
-	if e.Address6.IsValid() {
-		n.Address6, n.Gateway6 = e.Address6.String(), e.Network.Gateway6.String()
-	}
 	n.Ports = bindings(j.Published())
 }
 
@@ -116,7 +116,9 @@ func (s *supervisor) joinPeers() error {
 	var members []peer.Member
 	for i, n := range s.nics {
 		if p := s.plan.NICs[i].User; p != nil && p.Network != "" {
-			members = append(members, peer.Member{Network: p.Network, Address: p.Guest, Gateway: p.Gateway, Guest: n.user.FromPeers()})
+			members = append(members, peer.Member{
+				Network: p.Network, Address: p.Guest, Gateway: p.Gateway, Address6: p.Guest6, Gateway6: p.Gateway6, Guest: n.user.FromPeers(),
+			})
 		}
 	}
 	if len(members) == 0 {

@@ -2,6 +2,7 @@
 // its own, so that tests of networking neither need nor touch the machine's:
 //
 //	198.51.100.1, .2   the host's addresses; port 80 tells who asks, at .1
+//	2001:db8::1        the host's IPv6 address, likewise; there is no way beyond
 //	198.51.100.1:443   the same over TLS, as world.test; the certificate of its CA,
 //	                   which nobody knows, is in $NETWORLD_CA
 //	127.0.0.1:81       a service that is for the host itself only
@@ -121,6 +122,7 @@ func addresses() error {
 		"address add 198.51.100.2/24 dev lo",
 		"address add 198.51.100.53/24 dev lo",
 		"address add 169.254.169.254/32 dev lo",
+		"address add 2001:db8::1/64 dev lo nodad", // else nobody can bind to it for a moment
 		"route add default dev lo src 198.51.100.1",
 	)
 }
@@ -167,6 +169,7 @@ func resolver() error {
 func servers() error {
 	for at, text := range map[string]string{
 		"198.51.100.1:80":    "world sees ",
+		"[2001:db8::1]:80":   "world sees ",
 		"127.0.0.1:81":       "loopback sees ",
 		"169.254.169.254:80": "metadata sees ",
 	} {
@@ -189,7 +192,7 @@ func servers() error {
 
 // tell answers at an address with a text and who asks.
 func tell(at, text string) error {
-	l, err := net.Listen("tcp4", at)
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		return err
 	}
