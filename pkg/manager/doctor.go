@@ -48,7 +48,10 @@ func (m *Manager) checkKernel() (*kernel.Kernel, Check) {
 	c := Check{Name: "guest kernel", Required: true}
 	k, err := m.kernel("")
 	if err != nil {
-		c.Detail, c.Fix = err.Error(), "run scripts/download-kernel.sh"
+		c.Detail = err.Error()
+		if fix := "run scripts/download-kernel.sh"; !strings.Contains(c.Detail, fix) { // it may say so itself
+			c.Fix = fix
+		}
 		return nil, c
 	}
 	c.OK, c.Detail = true, fmt.Sprintf("%s (Linux %s)", filepath.Join(m.state.Root(), fileKernel), k.Release)
