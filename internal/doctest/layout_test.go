@@ -86,6 +86,7 @@ func TestNumbersInText(t *testing.T) {
 		{usagePage, "pkg/logdriver", "defaultMaxSize", fmt.Sprint(20 << 20), "files that are full at 20 MiB"},
 		{usagePage, "pkg/logdriver", "defaultMaxFiles", "5", "the last 5 of them"},
 		{usagePage, "pkg/events", "defaultLimit", fmt.Sprint(4 << 20), "the last 4 MiB or more"},
+		{"docs/templates.md", "pkg/vmm/template", "failureCounts", "1h0m0s", "for an hour others of its kind do not try again"},
 		{jailPage, "pkg/firecracker", "lastJailID", "1900065535", "`1900000000-1900065535`"},
 		{jailPage, "pkg/firecracker", "overheadMiB", "64", "the guest's memory, 64 MiB for the VMM"},
 		{jailPage, "pkg/firecracker", "tablesPart", "128", "1/128 of the guest's memory for page tables"},
