@@ -32,8 +32,16 @@ func TestUDP(t *testing.T) {
 
 // Where the host has no way of IPv6, the guest hears so at once.
 func TestNoRoute(t *testing.T) {
-	n, _, guest := rawNetwork(t)
+	n, err := New(with6(Config{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
 	n.reroute = func(netip.AddrPort) netip.AddrPort { return netip.MustParseAddrPort("[fe80::1]:9") } // on no link
+	host, guest := link(t)
+	if err := n.Attach(host); err != nil {
+		t.Fatal(err)
+	}
 	to := sent{proto: header.UDPProtocolNumber, dst: elsewhere6.String(), port: 9, payload: []byte("x")}
 	if from, m := icmpTo(t, guest, to.bytes()); from != elsewhere6 || m[0] != byte(header.ICMPv6DstUnreachable) || m[1] != byte(header.ICMPv6PortUnreachable) {
 		t.Errorf("UDP: type %d, code %d from %s", m[0], m[1], from)
