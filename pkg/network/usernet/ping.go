@@ -159,7 +159,7 @@ func (n *Network) outboundPing(id stack.TransportEndpointID, pkt *stack.PacketBu
 		defer n.wg.Done()
 		n.carry(e, netip.AddrPortFrom(to, 0), func(ctx context.Context) (relay.Socket, error) {
 			far, err := dial(ctx)
-			if err != nil {
+			if err != nil && ctx.Err() == nil { // else the flow has made room for another one
 				n.unreachable(to, kind.reason(err), quote)
 			}
 			return far, err

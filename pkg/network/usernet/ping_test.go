@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -265,5 +267,50 @@ func TestPingRoom(t *testing.T) {
 	}
 	if !n.pings.room.TryAcquire(echoRoom) {
 		t.Error("flows have ended, and their requests wait")
+	}
+}
+
+// lines are what is logged.
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
+}
+
+// A flow that has to make room for another one says nothing of who it was to.
+func TestPingMakesRoom(t *testing.T) {
+	peers, log := silent{make(chan struct{}, 9)}, make(lines, 9)
+	c := with6(Config{Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	c.Peers = peers
+	for _, to := range []string{"10.0.2.77", "fd66::77"} {
+		n, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(n.Close)
+		n.flows = relay.NewFlows(1)
+		host, guest := link(t)
+		if err := n.Attach(host); err != nil {
+			t.Fatal(err)
+		}
+		for ident := range uint16(2) {
+			if _, err := guest.Write(echoTo(to, ident, 1, nil)); err != nil {
+				t.Fatal(err)
+			}
+			<-peers.asked
+		}
+		if got := <-log; !strings.Contains(got, "refused") {
+			t.Fatalf("logged %s", got)
+		}
+		near, kind := gateway, icmpFor(netip.MustParseAddr(to))
+		if kind == icmpFor(gateway6) {
+			near = gateway6
+		}
+		if from, m := icmpTo(t, guest, echoTo(near.String(), 9, 1, nil)); m[0] != kind.reply {
+			t.Errorf("%s: type %d, code %d from %s before the gateway's answer", to, m[0], m[1], from)
+		}
+		n.Close()
+		<-log // of the other one
 	}
 }
