@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -24,12 +25,13 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
-	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // Echo requests of the guest (RFC 792, RFC 4443) are flows, as datagrams of UDP are:
 // each is the messages of one identifier to one address. At the far end, a socket of
-// the host or the stack of another guest has an identifier of its own.
+// the host or the network of another guest has an identifier of its own. Those of
+// another guest to this one are too; the stack, which would know one flow of an
+// identifier only, whoever asks, is in neither.
 
 // icmpKind is ICMP in one family of addresses. Both have the same first eight bytes:
 // type, code, checksum, and of an echo its identifier and sequence number.
@@ -65,8 +67,8 @@ func icmpFor(a netip.Addr) icmpKind {
 }
 
 const (
-	echoQueue = 16      // requests of a flow that wait for its far end
-	echoRoom  = 1 << 20 // bytes of all requests that wait
+	echoQueue = 16      // messages of the guest, of a flow, that wait for its far end
+	echoRoom  = 1 << 20 // bytes of all that wait
 )
 
 // pings are the flows of echo requests.
@@ -78,8 +80,9 @@ type pings struct {
 }
 
 type pingKey struct {
-	to    netip.Addr
-	ident uint16
+	other  netip.Addr // than the guest
+	ident  uint16     // as the guest sees it
+	inward bool       // the other asks
 }
 
 func newPings() pings {
@@ -91,22 +94,54 @@ func newPings() pings {
 func (p *pings) add(n *Network, k pingKey, message []byte) (fresh *echoes) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e := p.all[k]
-	if e == nil {
-		e = &echoes{n: n, key: k, requests: make(chan []byte, echoQueue), done: make(chan struct{})}
-		p.all[k] = e
-		fresh = e
+	if p.all[k] == nil {
+		fresh = p.open(n, k)
 	}
+	p.put(p.all[k], message)
+	return fresh
+}
+
+// answer gives an answer of the guest to the flow that it is of, if there is one.
+func (p *pings) answer(k pingKey, message []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.all[k]; e != nil {
+		p.put(e, message)
+	}
+}
+
+// ask makes a flow to the guest, under an identifier that no other one has.
+func (p *pings) ask(n *Network, from netip.Addr) (*echoes, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := uint16(rand.Uint32())
+	for i := range 1 << 16 {
+		k := pingKey{from, first + uint16(i), true}
+		if p.all[k] == nil {
+			return p.open(n, k), nil
+		}
+	}
+	return nil, fmt.Errorf("ping from %s: no identifier is left", from)
+}
+
+// open makes a flow; p is locked.
+func (p *pings) open(n *Network, k pingKey) *echoes {
+	e := &echoes{n: n, key: k, messages: make(chan []byte, echoQueue), done: make(chan struct{})}
+	p.all[k] = e
+	return e
+}
+
+// put adds a message to those that wait; p is locked.
+func (p *pings) put(e *echoes, message []byte) {
 	size := int64(len(message))
 	if !p.room.TryAcquire(size) {
-		return fresh
+		return
 	}
 	select {
-	case e.requests <- message:
+	case e.messages <- message:
 	default:
 		p.room.Release(size)
 	}
-	return fresh
 }
 
 // remove forgets a flow and what waits for it; nothing is added to it any more.
@@ -116,7 +151,7 @@ func (p *pings) remove(e *echoes) {
 	delete(p.all, e.key)
 	for {
 		select {
-		case b := <-e.requests:
+		case b := <-e.messages:
 			p.room.Release(int64(len(b)))
 		default:
 			return
@@ -125,12 +160,13 @@ func (p *pings) remove(e *echoes) {
 }
 
 // outboundPing sees the ICMP messages of the guest that nothing in the stack is for.
-// It takes echo requests to others than the gateway, for which the stack answers.
+// It takes answers, and echo requests to others than the gateway, for which the stack
+// answers.
 func (n *Network) outboundPing(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	h := pkt.TransportHeader().Slice()
 	to := fromAddress(id.LocalAddress)
 	kind := icmpFor(to)
-	if len(h) < icmpHeader || h[0] != kind.request || n.policy.isGateway(to) {
+	if len(h) < icmpHeader || h[0] != kind.reply && h[0] != kind.request || n.policy.isGateway(to) {
 		return false
 	}
 	// The far end would have a right one. That of IPv6 is looked at by the stack.
@@ -140,14 +176,18 @@ func (n *Network) outboundPing(id stack.TransportEndpointID, pkt *stack.PacketBu
 	if to.IsMulticast() || to == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return true // about which no error is sent: RFC 1122, section 3.2.2
 	}
-	message := slices.Concat(h, pkt.Data().AsRange().ToSlice())
+	message, ident := slices.Concat(h, pkt.Data().AsRange().ToSlice()), binary.BigEndian.Uint16(h[icmpIdent:])
+	if h[0] == kind.reply {
+		n.pings.answer(pingKey{to, ident, true}, message)
+		return true
+	}
 	quote := slices.Concat(pkt.NetworkHeader().Slice(), h)
 	dial := n.pingDialer(id)
 	if dial == nil {
 		n.unreachable(to, kind.prohibited, quote)
 		return true
 	}
-	e := n.pings.add(n, pingKey{to, binary.BigEndian.Uint16(h[icmpIdent:])}, message)
+	e := n.pings.add(n, pingKey{to, ident, false}, message)
 	if e == nil {
 		return true
 	}
@@ -249,7 +289,7 @@ func socketAddress(a netip.Addr) unix.Sockaddr {
 type echoes struct {
 	n        *Network
 	key      pingKey
-	requests chan []byte
+	messages chan []byte // of the guest
 	done     chan struct{}
 	once     sync.Once
 }
@@ -259,24 +299,32 @@ func (e *echoes) Receive(until time.Time, _ *relay.Buffers, f func([]byte) error
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	select {
-	case b := <-e.requests:
+	case b := <-e.messages:
 		e.n.pings.room.Release(int64(len(b)))
 		return f(b)
 	case <-e.done:
+		return net.ErrClosed
+	case <-e.n.ctx.Done():
 		return net.ErrClosed
 	case <-timer.C:
 		return os.ErrDeadlineExceeded
 	}
 }
 
-// Write answers the guest. What is no answer is lost: the far end may send anything.
+// Write answers the guest, or asks it. What is neither is lost: the far end may send
+// anything.
 func (e *echoes) Write(b []byte) (int, error) {
-	if len(b) < icmpHeader || b[0] != icmpFor(e.key.to).reply || b[1] != 0 {
+	kind := icmpFor(e.key.other)
+	want := kind.reply
+	if e.key.inward {
+		want = kind.request
+	}
+	if len(b) < icmpHeader || b[0] != want || b[1] != 0 {
 		return len(b), nil
 	}
-	answer := bytes.Clone(b)
-	binary.BigEndian.PutUint16(answer[icmpIdent:], e.key.ident)
-	return len(b), e.n.sendICMP(e.key.to, answer)
+	message := bytes.Clone(b)
+	binary.BigEndian.PutUint16(message[icmpIdent:], e.key.ident)
+	return len(b), e.n.sendICMP(e.key.other, message)
 }
 
 // Close ends the flow. Idempotent.
@@ -332,37 +380,14 @@ func (n *Network) sendICMP(from netip.Addr, message []byte) error {
 	return nil
 }
 
-// echoer sends echo requests to the guest: a relay.Socket, whose messages are as
-// those of echoes.
-type echoer struct {
-	*datagrams
-	to tcpip.FullAddress
-}
-
-// Write implements relay.Socket. What is no request is an error.
-func (e echoer) Write(b []byte) (int, error) {
-	n, terr := e.ep.Write(bytes.NewReader(b), tcpip.WriteOptions{To: &e.to})
-	if terr != nil {
-		return int(n), errors.New(terr.String())
-	}
-	return int(n), nil
-}
-
 // pingFrom opens a flow of echo requests to the guest from an address.
 func (n *Network) pingFrom(from netip.Addr) (relay.Socket, error) {
-	to, err := n.guestFor(from, 0)
+	if _, err := n.guestFor(from, 0); err != nil {
+		return nil, err
+	}
+	e, err := n.pings.ask(n, from)
 	if err != nil {
 		return nil, err
 	}
-	kind := icmpFor(from)
-	var wq waiter.Queue
-	ep, terr := n.stack.NewEndpoint(kind.transport, kind.network, &wq)
-	if terr != nil {
-		return nil, errors.New(terr.String())
-	}
-	if terr := ep.Bind(full(netip.AddrPortFrom(from, 0))); terr != nil {
-		ep.Close()
-		return nil, errors.New(terr.String())
-	}
-	return echoer{newDatagrams(&wq, ep), full(to)}, nil
+	return e, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -139,7 +140,11 @@ func icmpTo(t *testing.T, guest *os.File, frame []byte) (from netip.Addr, messag
 func echoTo(to string, ident, sequence uint16, payload []byte) []byte {
 	m, kind := echoRequest(ident, sequence, payload), icmpFor(netip.MustParseAddr(to))
 	m[0] = kind.request // which sent's checksum has, of IPv6
-	return sent{proto: kind.transport, dst: to, raw: true, payload: m}.bytes()
+	return icmpFrame(to, kind, m)
+}
+
+func icmpFrame(to string, kind icmpKind, message []byte) []byte {
+	return sent{proto: kind.transport, dst: to, raw: true, payload: message}.bytes()
 }
 
 // Whom the guest may not reach it is told of, by the gateway, in the words of RFC
@@ -250,13 +255,13 @@ func TestPingRoom(t *testing.T) {
 	defer n.Close()
 	big := make([]byte, 60_000)
 	for ident := range uint16(100) {
-		if e := n.pings.add(n, pingKey{elsewhere, ident}, big); e == nil {
+		if e := n.pings.add(n, pingKey{elsewhere, ident, false}, big); e == nil {
 			t.Fatal("two flows are one")
 		}
 	}
 	queued := 0
 	for _, e := range n.pings.all {
-		queued += len(e.requests)
+		queued += len(e.messages)
 	}
 	if want := echoRoom / len(big); queued != want {
 		t.Errorf("%d requests wait, want %d", queued, want)
@@ -312,5 +317,66 @@ func TestPingMakesRoom(t *testing.T) {
 		}
 		n.Close()
 		<-log // of the other one
+	}
+}
+
+// A guest may ask who asks it, under the same identifier: neither hears what is the
+// other's.
+func TestPingBothWays(t *testing.T) {
+	for _, to := range []string{"10.0.2.77", "fd66::77"} {
+		peers := silent{make(chan struct{}, 1)}
+		c := with6(Config{})
+		c.Peers = peers
+		n, _, guest := rawNetworkOf(t, c)
+		addr := netip.MustParseAddr(to)
+		kind := icmpFor(addr)
+		other, err := n.FromPeers().DialPing(t.Context(), addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		written := make(chan error, 1)
+		go func() {
+			m := echoRequest(0, 5, []byte("payload"))
+			m[0] = kind.request
+			_, err := other.Write(m)
+			written <- err
+		}()
+		// What the guest sends is nothing, but for its answers to who asks for its link.
+		from, asked := icmpTo(t, guest, ethernetHeader(0xffff))
+		if err := <-written; err != nil || from != addr || asked[0] != kind.request || string(asked[icmpHeader:]) != "payload" {
+			t.Fatalf("%v: %x from %s", err, asked, from)
+		}
+		ident := binary.BigEndian.Uint16(asked[icmpIdent:])
+		guest.Write(echoTo(to, ident, 1, nil))
+		select {
+		case <-peers.asked:
+		case <-time.After(time.Minute):
+			t.Errorf("%s: the guest's request went nowhere", to)
+		}
+		answer := echoRequest(ident, 5, []byte("payload"))
+		answer[0] = kind.reply
+		if kind.reply == 0 {
+			binary.BigEndian.PutUint16(answer[icmpSum:], 0)
+			binary.BigEndian.PutUint16(answer[icmpSum:], ^checksum.Checksum(answer, 0))
+		}
+		guest.Write(icmpFrame(to, kind, answer))
+		err = other.Receive(time.Now().Add(time.Minute), &relay.Buffers{}, func(b []byte) error {
+			if b[0] != kind.reply || b[7] != 5 || string(b[icmpHeader:]) != "payload" {
+				t.Errorf("%s: got %x", to, b)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%s: %v", to, err)
+		}
+		n.Close()
+		if err := other.Receive(time.Now().Add(time.Minute), &relay.Buffers{}, nil); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: after the end: %v", to, err)
+		}
+		other.Close()
+		if len(n.pings.all) != 0 || !n.pings.room.TryAcquire(echoRoom) {
+			t.Errorf("%s: after the end: %d flows, or what waits", to, len(n.pings.all))
+		}
 	}
 }
