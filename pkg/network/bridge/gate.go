@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
@@ -54,10 +55,10 @@ func gateProgram() []instruction {
 	}
 }
 
-// loadTries bounds how often a program is given to the kernel, whose verifier gives
-// up with EAGAIN when the thread gets a signal (do_check in kernel/bpf/verifier.c): one
-// of Go's own, which it sends to interrupt goroutines.
-const loadTries = 100
+// loadTime bounds how long a program is given to the kernel again and again, whose
+// verifier gives up with EAGAIN when the thread gets a signal (do_check in
+// kernel/bpf/verifier.c): one of Go's own, which it sends to interrupt goroutines.
+const loadTime = 10 * time.Second
 
 // loadProgram gives a program to the kernel. The file is its only reference.
 func loadProgram(program []instruction) (*os.File, error) {
@@ -73,18 +74,15 @@ func loadProgram(program []instruction) (*os.File, error) {
 		kind, count           uint32
 		instructions, license uint64
 	}{classifier, uint32(len(program)), address64(&program[0]), address64(license)}
-	var errno unix.Errno
-	for range loadTries {
-		var fd uintptr
-		fd, _, errno = unix.Syscall(unix.SYS_BPF, load, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	for end := time.Now().Add(loadTime); ; {
+		fd, _, errno := unix.Syscall(unix.SYS_BPF, load, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 		if errno == 0 {
 			return os.NewFile(fd, "gate"), nil
 		}
-		if errno != unix.EAGAIN {
-			break
+		if errno != unix.EAGAIN || time.Now().After(end) {
+			return nil, fmt.Errorf("load eBPF program: %w", errno)
 		}
 	}
-	return nil, fmt.Errorf("load eBPF program: %w", errno)
 }
 
 func address64[T any](p *T) uint64 { return uint64(uintptr(unsafe.Pointer(p))) }
