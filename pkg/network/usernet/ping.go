@@ -216,24 +216,15 @@ func (k icmpKind) reason(err error) byte {
 	return k.noHost
 }
 
-// pingDialer is the way to whom the guest means, nil where there is none.
+// pingDialer is the way of echo requests. The ports of id are their identifier, and
+// nobody's.
 func (n *Network) pingDialer(id stack.TransportEndpointID) dialer {
-	to := fromAddress(id.LocalAddress)
-	if n.policy.peer(to) {
-		if !n.reachesPeers(id) {
-			return nil
-		}
-		return func(ctx context.Context) (relay.Socket, error) {
-			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-			defer cancel()
-			return n.c.Peers.DialPing(ctx, remote(id).Addr(), to)
-		}
+	peer := func(ctx context.Context) (relay.Socket, error) {
+		return n.c.Peers.DialPing(ctx, remote(id).Addr(), local(id).Addr())
 	}
-	target, ok := n.policy.target(netip.AddrPortFrom(to, 0))
-	if !ok {
-		return nil
-	}
-	return func(context.Context) (relay.Socket, error) { return dialPing(n.reroute(target).Addr()) }
+	return n.wayOf(id, peer, func(to netip.AddrPort) dialer {
+		return func(context.Context) (relay.Socket, error) { return dialPing(n.reroute(to).Addr()) }
+	})
 }
 
 // dialPing opens a socket for echo requests to an address, which needs no privilege

@@ -45,8 +45,9 @@ func (n *Network) outboundUDP(r *udp.ForwarderRequest) bool {
 // dialer opens the far end of a flow.
 type dialer func(context.Context) (relay.Socket, error)
 
-// flowDialer is the way to whom the guest means, nil where there is none.
-func (n *Network) flowDialer(id stack.TransportEndpointID) dialer {
+// wayOf is the way of a flow to whom the guest means, nil where there is none: peer
+// opens it to another guest, and host is the way to a target of the policy.
+func (n *Network) wayOf(id stack.TransportEndpointID, peer dialer, host func(to netip.AddrPort) dialer) dialer {
 	dst := local(id)
 	if n.policy.peer(dst.Addr()) {
 		if !n.reachesPeers(id) {
@@ -55,14 +56,27 @@ func (n *Network) flowDialer(id stack.TransportEndpointID) dialer {
 		return func(ctx context.Context) (relay.Socket, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
-			return n.c.Peers.DialUDP(ctx, remote(id), dst)
+			return peer(ctx)
 		}
 	}
 	to, ok := n.policy.target(dst)
-	if !ok || !n.routed(to) {
+	if !ok {
 		return nil
 	}
-	return func(ctx context.Context) (relay.Socket, error) { return n.dialUDP(ctx, to) }
+	return host(to)
+}
+
+// flowDialer is the way of datagrams.
+func (n *Network) flowDialer(id stack.TransportEndpointID) dialer {
+	peer := func(ctx context.Context) (relay.Socket, error) {
+		return n.c.Peers.DialUDP(ctx, remote(id), local(id))
+	}
+	return n.wayOf(id, peer, func(to netip.AddrPort) dialer {
+		if !n.routed(to) {
+			return nil
+		}
+		return func(ctx context.Context) (relay.Socket, error) { return n.dialUDP(ctx, to) }
+	})
 }
 
 // routed reports whether the host has a way to an address, as far as it is asked: many
