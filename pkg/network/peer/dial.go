@@ -32,8 +32,9 @@ func DialUDP(ctx context.Context, socket string, r Request) (relay.Socket, error
 	return dial(ctx, socket, r, newDatagrams)
 }
 
-// DialPing opens a flow of ICMP's messages, of the addresses' family, from the type on: echo requests, and
-// the answers to them under the same sequence numbers. The ports of r are 0.
+// DialPing opens a flow of ICMP's messages, of the addresses' family, from the type on:
+// echo requests, and the answers to them under the same sequence numbers. The ports of
+// r are 0.
 func DialPing(ctx context.Context, socket string, r Request) (relay.Socket, error) {
 	r.Protocol = ICMP
 	return dial(ctx, socket, r, newDatagrams)
