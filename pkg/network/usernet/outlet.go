@@ -37,33 +37,46 @@ type outlet struct {
 	patience         time.Duration
 	taken            atomic.Uint64 // frames
 	stuck            atomic.Bool   // nothing was taken in the time of patience
+	acks             acks
 }
 
 // newOutlet makes an outlet whose frames have at most mtu bytes after their
 // header. Nobody waits after ctx has ended.
 func newOutlet(ctx context.Context, mtu int, mac net.HardwareAddr) *outlet {
-	return &outlet{
+	o := &outlet{
 		Endpoint: channel.New(segments+others, uint32(mtu)+header.EthernetMinimumSize, tcpip.LinkAddress(mac)),
 		segments: make(chan struct{}, segments), others: make(chan struct{}, others),
 		done: ctx.Done(), patience: patience,
 	}
+	o.acks.send = func(pkt *stack.PacketBuffer) { o.write(pkt) }
+	return o
 }
 
 // WritePackets implements stack.LinkEndpoint.
 func (o *outlet) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, pkt := range pkts.AsSlice() {
-		if !o.admit(pkt) {
+		if o.acks.hold(pkt) {
+			n++
 			continue
 		}
-		var one stack.PacketBufferList
-		one.PushBack(pkt)
-		if _, err := o.Endpoint.WritePackets(one); err != nil {
+		wrote, err := o.write(pkt)
+		if err != nil {
 			return n, err
 		}
-		n++
+		n += wrote
 	}
 	return n, nil
+}
+
+// write leaves one frame for the guest, or loses it.
+func (o *outlet) write(pkt *stack.PacketBuffer) (int, tcpip.Error) {
+	if !o.admit(pkt) {
+		return 0, nil
+	}
+	var one stack.PacketBufferList
+	one.PushBack(pkt)
+	return o.Endpoint.WritePackets(one)
 }
 
 // admit takes a frame's room; false if the frame is lost.
