@@ -150,7 +150,7 @@ prune_modules() {
 			fs/erofs fs/ext4 fs/jbd2 fs/mbcache.* fs/squashfs fs/overlayfs fs/fuse \
 			fs/9p fs/netfs fs/fscache fs/binfmt_misc.* \
 			drivers/virtio drivers/ptp drivers/pps drivers/nvdimm drivers/dax \
-			drivers/block/virtio_blk.* drivers/block/loop.* drivers/block/zram \
+			drivers/block/virtio_blk.* drivers/block/loop.* drivers/block/nbd.* drivers/block/zram \
 			drivers/char/hw_random drivers/char/virtio_console.* \
 			drivers/net/virtio_net.* drivers/net/net_failover.* drivers/net/tun.* \
 			drivers/net/tap.* drivers/net/veth.* drivers/net/dummy.* drivers/net/macvlan.* \

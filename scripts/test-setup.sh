@@ -218,13 +218,30 @@ fetch_wheel() {
 	rm -rf "$tmp"
 }
 
+# has_disks KERNEL: what an older download-kernel.sh unpacked has no network block
+# devices, which a guest needs for disks that come while it runs.
+has_disks() {
+	dir=$(dirname "$(realpath "$1")")
+	grep -qs '^CONFIG_BLK_DEV_NBD=y' "$dir/config" ||
+		[ -n "$(find "$dir/lib/modules" -name 'nbd.ko*' 2>/dev/null)" ]
+}
+
+fetch_kernel() {
+	kernel=$cache/root-kernel/vmlinux
+	# A kernel of the distribution that was here a month ago still is a kernel.
+	if [ ! -s "$kernel" ]; then
+		"$top/scripts/download-kernel.sh" --root "$cache/root-kernel"
+	elif ! has_disks "$kernel"; then
+		"$top/scripts/download-kernel.sh" --root "$cache/root-kernel" --force
+	fi
+}
+
 make_images() { (cd "$top" && go run ./test/images "$cache/images"); }
 
 if [ -z "$print" ]; then
 	install_packages
 	mkdir -p "$cache"
-	# A kernel of the distribution that was here a month ago still is a kernel.
-	[ -s "$cache/root-kernel/vmlinux" ] || "$top/scripts/download-kernel.sh" --root "$cache/root-kernel"
+	fetch_kernel
 	# The KVM test host is of use where there is no KVM, and for x86_64 only.
 	[ "$(uname -m)" != x86_64 ] || [ -s "$cache/kvmhost/vmlinux" ] ||
 		"$top/scripts/download-kernel.sh" --kvm-host --root "$cache/kvmhost"

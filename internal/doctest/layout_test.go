@@ -69,7 +69,7 @@ func TestNumbersInText(t *testing.T) {
 		{layoutPage, "pkg/manager", "defaultStop", "10s", "absent is 10 s"},
 		{layoutPage, "pkg/state", "schemaVersion", "1", "version of the format, 1"},
 		{layoutPage, "pkg/image", "indexVersion", "1", "`{\"version\":1}`"},
-		{layoutPage, "pkg/kernel", "factsFormat", "2", "version of the format, 2"},
+		{layoutPage, "pkg/kernel", "factsFormat", "3", "version of the format, 3"},
 		{layoutPage, "pkg/image", "maxOthers", "8", "as pulled or pushed, the last 8"},
 		{layoutPage, "pkg/image", "minPartial", fmt.Sprint(8 << 20), "a blob of 8 MiB or more"},
 		{layoutPage, "pkg/image", "partialLife", "24h0m0s", "removes it after a day"},

@@ -17,7 +17,7 @@ import (
 )
 
 // factsFormat changes whenever an older program's facts would mislead.
-const factsFormat = 2
+const factsFormat = 3
 
 const maxFacts = 1 << 20
 

@@ -24,6 +24,8 @@ const (
 	Tun           Feature = "tun"
 	Veth          Feature = "veth"
 	Bridge        Feature = "bridge"
+	// NBD: disks that the host serves to a guest that runs.
+	NBD Feature = "nbd"
 	// VirtioMMIOCmdline: devices can be named on the kernel command line,
 	// for a VMM that describes none in ACPI tables.
 	VirtioMMIOCmdline Feature = "virtio_mmio_cmdline"
@@ -78,6 +80,7 @@ func specs() map[Feature]featureSpec {
 		VirtioRNG:         {module: "virtio_rng", option: "HW_RANDOM_VIRTIO", marker: "virtio_rng.%d\x00"},
 		VirtioBalloon:     {module: "virtio_balloon", option: "VIRTIO_BALLOON", marker: "virtio_balloon\x00"},
 		VirtioMem:         {module: "virtio_mem", option: "VIRTIO_MEM", marker: "virtio_mem\x00"},
+		NBD:               {module: "nbd", option: "BLK_DEV_NBD", marker: "nbd_mc_group\x00"},
 		EROFS:             {module: "erofs", option: "EROFS_FS", marker: "erofs\x00", since: [2]int{5, 16}},
 		Ext4:              {module: "ext4", option: "EXT4_FS", marker: "EXT4-fs (%s): "},
 		Overlay:           {module: "overlay", option: "OVERLAY_FS", marker: "overlayfs: "},
