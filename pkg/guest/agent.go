@@ -60,12 +60,15 @@ type agent struct {
 	files map[*fileCall]struct{} // operations in progress
 	// leaving says that no more of them may begin.
 	leaving bool
+
+	disks disks
 }
 
 func newAgent(log *console, r *reaper) *agent {
 	return &agent{
 		log: log, reaper: r, done: make(chan struct{}),
 		procs: make(map[string]*process), slots: make(map[string]*stdio), files: make(map[*fileCall]struct{}),
+		disks: disks{mods: &modules{}, all: make(map[string]*disk)},
 	}
 }
 
@@ -95,12 +98,13 @@ func runAgent(log *console) error {
 		// say, holds up the answer to the host until the runtime notices.
 		runtime.GOMAXPROCS(2)
 	}
-	ch, err := boot(log, &p)
+	ch, mods, err := boot(log, &p)
 	if err != nil {
 		return err
 	}
 	p.mark("channel")
 	a := newAgent(log, newReaper(true))
+	a.disks.mods = mods
 	l, err := ch.listen(api.AgentPort)
 	if err != nil {
 		return err
@@ -180,27 +184,28 @@ func hello(p phases) api.Hello {
 	return api.Hello{Version: api.Version, Kernel: kernelRelease(), Phases: p}
 }
 
-// boot brings the guest from the kernel's first process to an open channel.
-func boot(log *console, p *phases) (channel, error) {
+// boot brings the guest from the kernel's first process to an open channel. The
+// modules are those that are still to come.
+func boot(log *console, p *phases) (channel, *modules, error) {
 	events, err := openUevents()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer events.close()
 	mods, err := openModules()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := loadModules(moduleDir); err != nil {
 		log.printf("%v", err) // the device that needs it will be missing by name
 	}
 	p.mark("modules")
 	if err := switchRoot(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, m := range bootMounts() {
 		if err := m.mount(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	p.mark("mounts")
@@ -217,9 +222,10 @@ func boot(log *console, p *phases) (channel, error) {
 		log.printf("%v", err)
 	}
 	if err := loopbackUp(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return connect(events, mods, log)
+	ch, err := connect(events, mods, log)
+	return ch, mods, err
 }
 
 // connect loads the rest of the modules and finds the channel. No driver may look
@@ -243,6 +249,9 @@ func connect(events uevents, mods *modules, log *console) (channel, error) {
 	load(lateModules)
 	if bus.has(deviceNet) {
 		load(netModules)
+	}
+	if err := mods.keep(diskModules); err != nil {
+		return nil, err
 	}
 	if err := mods.seal(); err != nil {
 		return nil, err

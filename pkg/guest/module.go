@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -17,10 +18,14 @@ const (
 	serialModules = "serial" // where there is virtio-serial
 	vsockModules  = "vsock"  // where there is none
 	netModules    = "net"    // where there is a network device
+	diskModules   = "disk"   // when a disk comes over the channel
 )
 
 // modules are the kernel modules that the initramfs brings.
-type modules struct{ root *os.File }
+type modules struct {
+	root *os.File
+	kept []*os.File // those that wait for their time
+}
 
 // openModules keeps the initramfs within reach: it is under another root before
 // the last module is loaded.
@@ -29,7 +34,7 @@ func openModules() (*modules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open initramfs: %w", err)
 	}
-	return &modules{root}, nil
+	return &modules{root: root}, nil
 }
 
 // path of the initramfs, once /proc is mounted.
@@ -38,6 +43,40 @@ func (m *modules) path() string { return fmt.Sprintf("/proc/self/fd/%d", m.root.
 // load loads one more folder.
 func (m *modules) load(dir string) error {
 	return loadModules(filepath.Join(m.path(), moduleDir, dir))
+}
+
+// keep holds the modules of a folder for later: the way to it ends with seal.
+func (m *modules) keep(dir string) error {
+	names, err := filepath.Glob(filepath.Join(m.path(), moduleDir, dir, "*.ko"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names { // Glob sorts
+		f, err := os.Open(name)
+		if err != nil {
+			return fmt.Errorf("keep module: %w", err)
+		}
+		m.kept = append(m.kept, f)
+	}
+	return nil
+}
+
+// loadKept loads what was kept, with parameters for it. A parameter that a module
+// does not know is nothing to it.
+func (m *modules) loadKept(parameters string) error {
+	for len(m.kept) > 0 {
+		f := m.kept[0]
+		image, err := io.ReadAll(f)
+		if err == nil {
+			err = unix.InitModule(image, parameters)
+		}
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("load module %s: %w", filepath.Base(f.Name()), err)
+		}
+		f.Close()
+		m.kept = m.kept[1:]
+	}
+	return nil
 }
 
 // seal ends the loading and makes the initramfs read-only, so that nothing in

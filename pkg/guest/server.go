@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -79,6 +80,8 @@ func (a *agent) serve(conn net.Conn) {
 		}
 	case api.PurposeFiles:
 		a.serveFiles(conn, open.Files)
+	case api.PurposeDisk:
+		a.serveDisk(conn, open.Disk)
 	}
 }
 
@@ -92,7 +95,7 @@ func (a *agent) admit(o api.Open) *api.Error {
 		return invalid("open", "protocol version %d, the agent speaks %d", o.Version, api.Version)
 	case token == "" || subtle.ConstantTimeCompare([]byte(token), []byte(o.Token)) != 1:
 		return invalid("open", "wrong token")
-	case o.Purpose != api.PurposeControl && o.Purpose != api.PurposeStdio && o.Purpose != api.PurposeFiles:
+	case !slices.Contains([]api.Purpose{api.PurposeControl, api.PurposeStdio, api.PurposeFiles, api.PurposeDisk}, o.Purpose):
 		return invalid("open", "unknown purpose")
 	}
 	return nil
@@ -165,6 +168,8 @@ func (a *agent) call(c *control, req api.Request) (result any, after func(), err
 		return answer(req, a.stats)
 	case api.MethodUpdate:
 		return obey(req, a.update)
+	case api.MethodDetach:
+		return obey(req, a.detach)
 	case api.MethodShutdown:
 		return nil, a.quit, nil
 	}

@@ -141,7 +141,7 @@ func (b *bench) pack(k *kernel.Kernel) error {
 		return err
 	}
 	entries := []rootfs.InitEntry{entry("init", 0o755, agentBytes)}
-	mods, err := k.Modules(kernel.VirtioMMIO, kernel.VirtioBlk, kernel.VirtioConsole, kernel.VirtioRNG, kernel.VirtioNet, kernel.EROFS, kernel.Ext4, kernel.Overlay)
+	mods, err := k.Modules(kernel.VirtioMMIO, kernel.VirtioBlk, kernel.VirtioConsole, kernel.VirtioRNG, kernel.VirtioNet, kernel.EROFS, kernel.Ext4, kernel.Overlay, kernel.NBD)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,11 @@ func (b *bench) pack(k *kernel.Kernel) error {
 		if err != nil {
 			return err
 		}
-		entries = append(entries, entry(fmt.Sprintf("modules/%02d-%s.ko", i, m.Name), 0o644, data))
+		dir := "modules"
+		if m.Name == "nbd" {
+			dir = "modules/disk"
+		}
+		entries = append(entries, entry(fmt.Sprintf("%s/%02d-%s.ko", dir, i, m.Name), 0o644, data))
 	}
 	f, err := os.Create(b.initrd)
 	if err != nil {

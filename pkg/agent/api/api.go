@@ -92,6 +92,8 @@ type Open struct {
 	Process string `json:"process,omitempty"`
 	// Files is what is asked of the files of a container.
 	Files *FilesRequest `json:"files,omitempty"`
+	// Disk is what the disk is like that the connection is.
+	Disk *DiskRequest `json:"disk,omitempty"`
 }
 
 // Method names a control call.
