@@ -356,6 +356,7 @@ func FuzzServe(f *testing.F) {
 	f.Add(append(append(all, "abcd"...), request{command: cmdDisc}.encode()...), false)
 	f.Add(request{offset: math.MaxUint64, length: math.MaxUint32}.encode(), false)
 	const size = 8192
+	want := content()[:size]
 	fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC) // to sync it costs nothing
 	if err != nil {
 		f.Fatal(err)
@@ -363,7 +364,6 @@ func FuzzServe(f *testing.F) {
 	file := os.NewFile(uintptr(fd), "disk")
 	f.Cleanup(func() { file.Close() })
 	f.Fuzz(func(t *testing.T, in []byte, readOnly bool) {
-		want := content()[:size]
 		if _, err := file.WriteAt(want, 0); err != nil {
 			t.Fatal(err)
 		}
