@@ -121,6 +121,7 @@ func TestDownloadFromPackages(t *testing.T) {
 	mods := deb(t, "linux-modules", map[string]string{
 		modules + "modules.builtin":                             "kernel/fs/ext4/ext4.ko\n",
 		modules + "kernel/drivers/block/virtio_blk.ko.zst":      "blk",
+		modules + "kernel/drivers/block/nbd.ko.zst":             "nbd",
 		modules + "kernel/drivers/char/hw_random/virtio-rng.ko": "rng",
 		modules + "kernel/drivers/gpu/drm/amdgpu.ko":            "gpu",
 		modules + "kernel/arch/x86/crypto/crc32c-intel.ko":      "crc",
@@ -138,7 +139,7 @@ func TestDownloadFromPackages(t *testing.T) {
 	read(t, filepath.Join(dir, "config"))
 	tree := filepath.Join(dir, "lib/modules/6.9-x")
 	for name, want := range map[string]bool{
-		"modules.builtin": true, "kernel/drivers/block/virtio_blk.ko.zst": true,
+		"modules.builtin": true, "kernel/drivers/block/virtio_blk.ko.zst": true, "kernel/drivers/block/nbd.ko.zst": true,
 		"kernel/drivers/char/hw_random/virtio-rng.ko": true, "kernel/arch/x86/crypto/crc32c-intel.ko": true,
 		"kernel/drivers/gpu": false, "kernel/arch/x86/kvm": false, "keep": false,
 	} {

@@ -20,13 +20,18 @@ import (
 	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/agent"
 )
 
 // waitLimit ends a script whose event never comes; VMs are emulated, slowly.
 const waitLimit = 5 * time.Minute
 
 func vmCommands() map[string]scriptCommand {
+	disks := &scriptDisks{all: make(map[string]*agent.Disk)}
 	return map[string]scriptCommand{
+		"opendisk": disks.open,
+		"enddisk":  disks.end,
 		"waitfor":  waitFor,
 		"noleaks":  noLeaks,
 		"expect":   expect,

@@ -17,6 +17,7 @@ import (
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/agent/api"
 	"github.com/micropod/micropod/pkg/rootfs"
+	"github.com/micropod/micropod/pkg/vmm"
 )
 
 // privileged is a container that may mount the guest's devices.
@@ -238,5 +239,38 @@ func (vm *guestVM) diskRefused(t *testing.T) {
 	}
 	if _, err := agent.OpenDisk(vm.ctx, vm.sock, "wrong", f, true); err == nil {
 		t.Error("a wrong token")
+	}
+}
+
+// TestDiskWithoutModule: what the kernel lacks is said, and who can mend it; the
+// guest goes on.
+func TestDiskWithoutModule(t *testing.T) {
+	b := testBench(t)
+	vm := bootWith(t, func(c *vmm.Config) { c.Initrd = b.noNBD }, vmm.Disk{Path: b.erofs, ReadOnly: true})
+	vm.setup(api.Root{Format: "erofs", Devices: []string{"/dev/vda"}})
+	f, err := os.Open(b.erofs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range 2 {
+		var e *api.Error
+		_, err := agent.OpenDisk(vm.ctx, vm.sock, testToken, f, true)
+		if !errors.As(err, &e) || e.Code != api.CodeInternal || !strings.Contains(e.Message, "no CONFIG_BLK_DEV_NBD") || !strings.Contains(e.Message, "scripts/download-kernel.sh") {
+			t.Errorf("%v", err)
+		}
+	}
+	if r := vm.run(sh("echo on")); r.stdout != "on\n" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestDiskSignedModule: a kernel that takes no module without its signature gets it.
+func TestDiskSignedModule(t *testing.T) {
+	b := testBench(t)
+	vm := bootWith(t, func(c *vmm.Config) { c.Args = []string{"module.sig_enforce=1"} }, vmm.Disk{Path: b.erofs, ReadOnly: true})
+	vm.setup(api.Root{Format: "erofs", Devices: []string{"/dev/vda"}})
+	if err := vm.openDisk(b.erofs, true).Detach(vm.ctx); err != nil {
+		t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -63,6 +64,7 @@ func run(t testing.TB, name string, args ...string) string {
 // bench is what every VM of the tests shares: kernel, initramfs, image disks.
 type bench struct {
 	kernel, initrd string
+	noNBD          string // an initramfs without the module for disks that come later
 	erofs, ext4    string
 }
 
@@ -102,6 +104,7 @@ func newBench() (_ *bench, err error) {
 	}
 	b := &bench{
 		initrd: filepath.Join(benchDir, "initrd"),
+		noNBD:  filepath.Join(benchDir, "initrd-without-nbd"),
 		erofs:  filepath.Join(benchDir, "image.erofs"),
 		ext4:   filepath.Join(benchDir, "image.ext4"),
 	}
@@ -141,32 +144,47 @@ func (b *bench) pack(k *kernel.Kernel) error {
 		return err
 	}
 	entries := []rootfs.InitEntry{entry("init", 0o755, agentBytes)}
-	mods, err := k.Modules(kernel.VirtioMMIO, kernel.VirtioBlk, kernel.VirtioConsole, kernel.VirtioRNG, kernel.VirtioNet, kernel.EROFS, kernel.Ext4, kernel.Overlay, kernel.NBD)
+	base := []kernel.Feature{kernel.VirtioMMIO, kernel.VirtioBlk, kernel.VirtioConsole, kernel.VirtioRNG, kernel.VirtioNet, kernel.EROFS, kernel.Ext4, kernel.Overlay}
+	modules, err := moduleEntries(k, "modules", base...)
 	if err != nil {
 		return err
 	}
+	entries = append(entries, modules...)
+	disk, err := moduleEntries(k, "modules/disk", kernel.NBD)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writeInitramfs(b.noNBD, entries), writeInitramfs(b.initrd, append(entries, disk...)))
+}
+
+// moduleEntries are modules as they are, in the order of loading.
+func moduleEntries(k *kernel.Kernel, dir string, features ...kernel.Feature) ([]rootfs.InitEntry, error) {
+	mods, err := k.Modules(features...)
+	if err != nil {
+		return nil, err
+	}
+	var entries []rootfs.InitEntry
 	for i, m := range mods {
 		r, err := m.Open()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		data, err := io.ReadAll(r)
 		r.Close()
 		if err != nil {
-			return err
-		}
-		dir := "modules"
-		if m.Name == "nbd" {
-			dir = "modules/disk"
+			return nil, err
 		}
 		entries = append(entries, entry(fmt.Sprintf("%s/%02d-%s.ko", dir, i, m.Name), 0o644, data))
 	}
-	f, err := os.Create(b.initrd)
+	return entries, nil
+}
+
+func writeInitramfs(path string, entries []rootfs.InitEntry) error {
+	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return rootfs.WriteInitramfs(f, entries)
+	return errors.Join(rootfs.WriteInitramfs(f, entries), f.Close())
 }
 
 func entry(name string, mode os.FileMode, data []byte) rootfs.InitEntry {
