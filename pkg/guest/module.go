@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -24,7 +23,13 @@ const (
 // modules are the kernel modules that the initramfs brings.
 type modules struct {
 	root *os.File
-	kept []*os.File // those that wait for their time
+	kept []keptModule
+}
+
+// keptModule is a module that waits for its time.
+type keptModule struct {
+	name  string
+	image []byte
 }
 
 // openModules keeps the initramfs within reach: it is under another root before
@@ -52,11 +57,12 @@ func (m *modules) keep(dir string) error {
 		return err
 	}
 	for _, name := range names { // Glob sorts
-		f, err := os.Open(name)
+		image, err := os.ReadFile(name)
 		if err != nil {
 			return fmt.Errorf("keep module: %w", err)
 		}
-		m.kept = append(m.kept, f)
+		os.Remove(name) // its memory is ours now, until it is loaded
+		m.kept = append(m.kept, keptModule{filepath.Base(name), image})
 	}
 	return nil
 }
@@ -65,17 +71,13 @@ func (m *modules) keep(dir string) error {
 // does not know is nothing to it.
 func (m *modules) loadKept(parameters string) error {
 	for len(m.kept) > 0 {
-		f := m.kept[0]
-		image, err := io.ReadAll(f)
-		if err == nil {
-			err = unix.InitModule(image, parameters)
+		k := m.kept[0]
+		if err := unix.InitModule(k.image, parameters); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("load module %s: %w", k.name, err)
 		}
-		if err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("load module %s: %w", filepath.Base(f.Name()), err)
-		}
-		f.Close()
 		m.kept = m.kept[1:]
 	}
+	m.kept = nil
 	return nil
 }
 
