@@ -33,7 +33,9 @@ type disk struct {
 	index  uint32
 	socket *os.File      // the agent's end of the pair
 	gone   chan struct{} // closed when all is undone
-	once   sync.Once
+
+	mu           sync.Mutex
+	disconnected bool
 }
 
 // serveDisk serves one connection of PurposeDisk: the device is there as long as
@@ -157,20 +159,27 @@ func (a *agent) dropDisk(d *disk) {
 		a.log.printf("disconnect %s: %v", d.device, err)
 	}
 	a.disks.mu.Lock()
-	delete(a.disks.all, d.device)
+	if a.disks.all[d.device] == d { // else the device is another one's already
+		delete(a.disks.all, d.device)
+	}
 	a.disks.mu.Unlock()
 	close(d.gone)
 }
 
 // disconnect takes the device away, once: its index may be another one's later.
-func (d *disk) disconnect() (err error) {
-	d.once.Do(func() {
-		var kernel *genetlink
-		if kernel, err = openGenetlink("nbd"); err == nil {
-			defer kernel.close()
-			err = nbd{kernel}.disconnect(d.index)
-		}
-	})
+func (d *disk) disconnect() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.disconnected {
+		return nil
+	}
+	kernel, err := openGenetlink("nbd")
+	if err != nil {
+		return err
+	}
+	defer kernel.close()
+	err = nbd{kernel}.disconnect(d.index)
+	d.disconnected = err == nil
 	return err
 }
 
