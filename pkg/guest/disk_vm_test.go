@@ -106,14 +106,15 @@ func writable(t *testing.T, size int64) string {
 	return path
 }
 
-// diskWrite: more is written than the guest has memory for, and all of it is in the
-// file, in the order that a journal needs.
+// diskWrite: more is written than the guest has memory for, while another process
+// takes all that there is: the agent, through which it goes, needs none that comes
+// free only by writing. All of it is in the file, in the order that a journal needs.
 func (vm *guestVM) diskWrite(t *testing.T) {
 	path := writable(t, 512<<20)
 	d := vm.openDisk(path, false)
 	start := time.Now()
-	r := vm.run(privileged(fmt.Sprintf("mkdir -p /m; mount -t ext4 %s /m || exit 2; echo kept > /m/file; "+
-		"dd if=/dev/zero bs=1M count=200 conv=fsync | tr '\\0' x > /m/large && sync; fstrim /m; umount /m; blockdev --getsize64 %[1]s", d.Device())))
+	r := vm.run(privileged(fmt.Sprintf("mkdir -p /m; mount -t ext4 %s /m || exit 2; tail /dev/zero & echo kept > /m/file; "+
+		"dd if=/dev/zero bs=1M count=200 | tr '\\0' x > /m/large; wait; sync; fstrim /m; umount /m; blockdev --getsize64 %[1]s", d.Device())))
 	if r.exit.Code != 0 || r.stdout != "536870912\n" {
 		t.Fatalf("%+v", r)
 	}

@@ -20,7 +20,7 @@ func TestModulesLoadInVM(t *testing.T) {
 	k, _ := openReal(t)
 	qemu, busybox := tool(t, "qemu-system-x86_64"), tool(t, "busybox")
 	mods, err := k.Modules(VirtioMMIO, VirtioBlk, VirtioNet, VirtioConsole, VirtioVsock, VirtioRNG,
-		VirtioBalloon, EROFS, Ext4, Overlay, Squashfs, FUSE)
+		VirtioBalloon, EROFS, Ext4, Overlay, Squashfs, FUSE, NBD)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestModulesLoadInVM(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	console := strings.ReplaceAll(string(out), "\r", "")
-	for _, want := range []string{"release " + k.Release, "fs erofs", "fs ext4", "fs overlay", "fs squashfs",
+	for _, want := range []string{"release " + k.Release, "fs erofs", "fs ext4", "fs overlay", "fs squashfs", "block nbd0 0",
 		"net eth0", "port micropod.agent", "rng virtio_rng.0", "end"} {
 		if !strings.Contains(console, want+"\n") {
 			t.Errorf("no %q on the console", want)
@@ -62,6 +62,7 @@ echo "release $($bb uname -r)"
 while read a b; do echo "fs ${b:-$a}"; done </proc/filesystems
 for n in /sys/class/net/*; do echo "net ${n##*/}"; done
 for p in /sys/class/virtio-ports/*/name; do echo "port $($bb cat $p)"; done
+for d in /sys/block/nbd0; do echo "block ${d##*/} $($bb cat $d/size)"; done
 echo "rng $($bb cat /sys/class/misc/hw_random/rng_current)"
 echo end
 $bb reboot -f
