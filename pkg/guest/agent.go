@@ -49,6 +49,7 @@ func (c *console) contain(what string, f func()) {
 type agent struct {
 	log    *console
 	reaper *reaper
+	bpf    bpfCall
 	done   chan struct{} // closed when the guest is to leave
 	once   sync.Once
 
@@ -66,7 +67,7 @@ type agent struct {
 
 func newAgent(log *console, r *reaper) *agent {
 	return &agent{
-		log: log, reaper: r, done: make(chan struct{}),
+		log: log, reaper: r, bpf: bpf, done: make(chan struct{}),
 		procs: make(map[string]*process), slots: make(map[string]*stdio), files: make(map[*fileCall]struct{}),
 		disks: disks{mods: &modules{}, all: make(map[string]*disk)},
 	}

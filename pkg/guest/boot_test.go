@@ -326,17 +326,21 @@ func (vm *guestVM) checkTerminal(t *testing.T) {
 	}
 }
 
-// checkIsolation: nothing in a container reaches the agent's channel.
+// checkIsolation: nothing in a container reaches the agent's channel, not even with
+// every device of the guest.
 func (vm *guestVM) checkIsolation(t *testing.T) {
 	vm.t = t
-	r := vm.run(sh(`for p in /sys/class/virtio-ports/*; do
+	for all, want := range map[bool]string{false: "not permitted", true: "busy"} {
+		r := sh(`for p in /sys/class/virtio-ports/*; do
 	grep -q micropod.agent $p/name || continue
 	mknod /dev/port c $(tr : ' ' < $p/dev) && cat /dev/port
-done`))
-	if !strings.Contains(r.stderr, "busy") {
-		t.Errorf("root in the container opens the agent's port: %+v", r)
+done`)
+		r.AllDevices = all
+		if got := vm.run(r); !strings.Contains(got.stderr, want) {
+			t.Errorf("root in the container, all devices %v, opens the agent's port: %+v", all, got)
+		}
 	}
-	r = vm.run(sh("ls -d /micropod /modules /init /newroot 2>/dev/null; grep -c . /proc/mounts >/dev/null; ls /proc/1/root/ | tr '\\n' ' '"))
+	r := vm.run(sh("ls -d /micropod /modules /init /newroot 2>/dev/null; grep -c . /proc/mounts >/dev/null; ls /proc/1/root/ | tr '\\n' ' '"))
 	if strings.Contains(r.stdout, "micropod") || strings.Contains(r.stdout, "init") {
 		t.Errorf("the guest's own root shows: %q", r.stdout)
 	}

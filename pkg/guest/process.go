@@ -136,14 +136,9 @@ func (a *agent) launch(p *process, r api.StartRequest, text json.RawMessage) (ph
 		return nil, internal("streams", err)
 	}
 	undo.add(l.close)
-	dir, err := os.Open(p.cgroup.dir)
+	p.pid, p.exited, err = a.fork(p.cgroup, l, r)
 	if err != nil {
-		return nil, internal("cgroup", err)
-	}
-	p.pid, p.exited, err = a.reaper.start("/proc/self/exe", []string{stageName, "container"}, l.attr(dir))
-	dir.Close()
-	if err != nil {
-		return nil, internal("fork", err)
+		return nil, err
 	}
 	marks.mark("forked")
 	l.closeChild()
@@ -162,6 +157,23 @@ func (a *agent) launch(p *process, r api.StartRequest, text json.RawMessage) (ph
 	marks.mark("started")
 	undo.cancel()
 	return marks, nil
+}
+
+// fork starts the container stage in a cgroup that has its wall of devices before.
+func (a *agent) fork(c *cgroup, l *launcher, r api.StartRequest) (int, <-chan syscall.WaitStatus, error) {
+	dir, err := os.Open(c.dir)
+	if err != nil {
+		return 0, nil, internal("cgroup", err)
+	}
+	defer dir.Close()
+	if err := a.holdDevices(dir, r); err != nil {
+		return 0, nil, internal("devices", err)
+	}
+	pid, exited, err := a.reaper.start("/proc/self/exe", []string{stageName, "container"}, l.attr(dir))
+	if err != nil {
+		return 0, nil, internal("fork", err)
+	}
+	return pid, exited, nil
 }
 
 // connect takes over the streams that l has opened.
