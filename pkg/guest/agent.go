@@ -63,13 +63,14 @@ type agent struct {
 	leaving bool
 
 	disks disks
+	nics  hostNICs
 }
 
 func newAgent(log *console, r *reaper) *agent {
 	return &agent{
 		log: log, reaper: r, bpf: bpf, done: make(chan struct{}),
 		procs: make(map[string]*process), slots: make(map[string]*stdio), files: make(map[*fileCall]struct{}),
-		disks: disks{mods: &modules{}, all: make(map[string]*disk)},
+		disks: disks{mods: &modules{}, all: make(map[string]*disk)}, nics: hostNICs{modules: &modules{}},
 	}
 }
 
@@ -105,7 +106,7 @@ func runAgent(log *console) error {
 	}
 	p.mark("channel")
 	a := newAgent(log, newReaper(true))
-	a.disks.mods = mods
+	a.disks.mods, a.nics.modules = mods, mods
 	l, err := ch.listen(api.AgentPort)
 	if err != nil {
 		return err
@@ -250,9 +251,6 @@ func connect(events uevents, mods *modules, log *console) (channel, error) {
 	load(lateModules)
 	if bus.has(deviceNet) {
 		load(netModules)
-	}
-	if err := mods.keep(diskModules); err != nil {
-		return nil, err
 	}
 	if err := mods.seal(); err != nil {
 		return nil, err

@@ -526,6 +526,47 @@ default via 2001:db8::1 dev eth1
 	if r.stdout != want {
 		t.Errorf("got:\n%s%s, want:\n%s", r.stdout, r.stderr, want)
 	}
+	vm.checkNetworks(t, nics[1])
+}
+
+// checkNetworks leaves the guest one of its two devices. Its initramfs has no module for
+// one more.
+func (vm *guestVM) checkNetworks(t *testing.T, left api.NIC) {
+	more := api.NIC{MAC: "02:42:cb:00:71:02", MTU: 1500, Address: "203.0.113.2/24"}
+	var refused *api.Error
+	if _, err := agent.OpenNIC(vm.ctx, vm.sock, testToken, api.NICRequest{NIC: more}); !errors.As(err, &refused) || !strings.Contains(refused.Message, "has no TAP devices (tun)") {
+		t.Errorf("one more device: %v", err)
+	}
+	s, err := vm.start(sh(`until grep -q nameserver /etc/resolv.conf; do sleep 0.1; done
+ls /sys/class/net; cat /etc/resolv.conf; grep box /etc/hosts; ip route | sed 's/ *$//'`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.Gateway = "198.51.100.1"
+	n := api.NetworksRequest{
+		ID: "c1", NICs: []api.NIC{left}, DNS: api.DNS{Servers: []string{"198.51.100.1"}},
+		Hosts: []api.Host{{Addr: "198.51.100.2", Names: []string{"box"}}},
+	}
+	bad := n
+	bad.DNS.Servers = []string{"two words"}
+	for _, bad := range []api.NetworksRequest{bad, {ID: "c2"}, {ID: "c1", NICs: make([]api.NIC, api.MaxNICs+1)}} {
+		if err := vm.client.Networks(vm.ctx, bad); !errors.As(err, &refused) {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	if err := vm.client.Networks(vm.ctx, n); err != nil {
+		t.Fatal(err)
+	}
+	want := `eth1
+lo
+nameserver 198.51.100.1
+198.51.100.2	box
+default via 198.51.100.1 dev eth1
+198.51.100.0/24 dev eth1 scope link  src 198.51.100.2
+`
+	if r := vm.wait(s); r.stdout != want {
+		t.Errorf("got:\n%s%s, want:\n%s", r.stdout, r.stderr, want)
+	}
 }
 
 func TestGuestBadDisks(t *testing.T) {

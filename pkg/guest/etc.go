@@ -2,6 +2,7 @@ package guest
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -31,6 +32,28 @@ func writeEtcFiles(parent string, r api.StartRequest) (map[string]string, error)
 		files["/etc/"+name] = p
 	}
 	return files, nil
+}
+
+// etcFile is a file that a container has in its /etc, with what was last written.
+type etcFile struct{ path, text string }
+
+// replace changes the file, unless somebody in the container has. It stays the same
+// one, as it is mounted there.
+func (f *etcFile) replace(text string) error {
+	file, err := os.OpenFile(f.path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	now, err := io.ReadAll(io.LimitReader(file, int64(len(f.text))+1))
+	if err != nil || string(now) != f.text {
+		return err
+	}
+	if _, err := file.WriteAt([]byte(text), 0); err != nil {
+		return err
+	}
+	f.text = text
+	return file.Truncate(int64(len(text)))
 }
 
 // hostsFile is docker's /etc/hosts with the lines of extra at its end.
@@ -71,7 +94,12 @@ func checkNames(r api.StartRequest) error {
 	if len(r.Domainname) > 64 || r.Domainname != "" && !isWord(r.Domainname) {
 		return invalid("hostname", "bad domain name %q", api.Clean(r.Domainname, 128))
 	}
-	for _, h := range r.Hosts {
+	return checkHosts(r.Hosts, r.DNS)
+}
+
+// checkHosts is checkNames for what follows a container's networks.
+func checkHosts(hosts []api.Host, dns api.DNS) error {
+	for _, h := range hosts {
 		if _, err := netip.ParseAddr(h.Addr); err != nil {
 			return invalid("hosts", "bad address %q", api.Clean(h.Addr, 128))
 		}
@@ -81,7 +109,7 @@ func checkNames(r api.StartRequest) error {
 			}
 		}
 	}
-	for _, words := range [][]string{r.DNS.Servers, r.DNS.Search, r.DNS.Options} {
+	for _, words := range [][]string{dns.Servers, dns.Search, dns.Options} {
 		for _, w := range words {
 			if !isWord(w) {
 				return invalid("dns", "bad word %q", api.Clean(w, 128))

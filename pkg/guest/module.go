@@ -18,18 +18,13 @@ const (
 	vsockModules  = "vsock"  // where there is none
 	netModules    = "net"    // where there is a network device
 	diskModules   = "disk"   // when a disk comes over the channel
+	tapModules    = "tap"    // when a network device does
 )
 
 // modules are the kernel modules that the initramfs brings.
 type modules struct {
-	root *os.File
-	kept []keptModule
-}
-
-// keptModule is a module that waits for its time.
-type keptModule struct {
-	name  string
-	image []byte
+	root  *os.File
+	later map[string]*os.File // folders that wait for their time, once it is sealed
 }
 
 // openModules keeps the initramfs within reach: it is under another root before
@@ -50,44 +45,52 @@ func (m *modules) load(dir string) error {
 	return loadModules(filepath.Join(m.path(), moduleDir, dir))
 }
 
-// keep holds the modules of a folder for later: the way to it ends with seal.
-func (m *modules) keep(dir string) error {
-	names, err := filepath.Glob(filepath.Join(m.path(), moduleDir, dir, "*.ko"))
-	if err != nil {
-		return err
-	}
-	for _, name := range names { // Glob sorts
-		image, err := os.ReadFile(name)
-		if err != nil {
-			return fmt.Errorf("keep module: %w", err)
-		}
-		os.Remove(name) // its memory is ours now, until it is loaded
-		m.kept = append(m.kept, keptModule{filepath.Base(name), image})
-	}
-	return nil
-}
-
-// loadKept loads what was kept, with parameters for it. A parameter that a module
-// does not know is nothing to it.
-func (m *modules) loadKept(parameters string) error {
-	for len(m.kept) > 0 {
-		k := m.kept[0]
-		if err := unix.InitModule(k.image, parameters); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("load module %s: %w", k.name, err)
-		}
-		m.kept = m.kept[1:]
-	}
-	m.kept = nil
-	return nil
-}
-
 // seal ends the loading and makes the initramfs read-only, so that nothing in
 // the guest can overwrite the agent.
 func (m *modules) seal() error {
 	if err := unix.Mount("", m.path(), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		return fmt.Errorf("make initramfs read-only: %w", err)
 	}
+	if err := m.openLater(); err != nil {
+		return err
+	}
 	return m.root.Close()
+}
+
+// openLater keeps within reach what is loaded later, or never.
+func (m *modules) openLater() error {
+	m.later = make(map[string]*os.File)
+	for _, dir := range []string{diskModules, tapModules} {
+		f, err := os.Open(filepath.Join(m.path(), moduleDir, dir))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		m.later[dir] = f
+	}
+	return nil
+}
+
+// loadLater loads a folder of those that openLater has found, with parameters. Nothing of
+// the initramfs can be changed by then, so a signature is not cut off. A parameter that
+// a module does not know is nothing to it. Idempotent, and safe for concurrent use.
+func (m *modules) loadLater(dir, parameters string) error {
+	f, there := m.later[dir]
+	if !there {
+		return nil
+	}
+	names, err := filepath.Glob(fmt.Sprintf("/proc/self/fd/%d/*.ko", f.Fd()))
+	if err != nil {
+		return err
+	}
+	for _, name := range names { // Glob sorts
+		if err := insertModule(name, parameters); err != nil {
+			return fmt.Errorf("load module %s: %w", filepath.Base(name), err)
+		}
+	}
+	return nil
 }
 
 // loadModules loads the *.ko files of dir in the order of their names. All are
@@ -117,23 +120,23 @@ func loadModule(name string) error {
 	if err != nil {
 		return err
 	}
-	err = insertModule(name)
+	err = insertModule(name, "")
 	if len(signature) == 0 || !errors.Is(err, unix.EKEYREJECTED) && !errors.Is(err, unix.EPERM) {
 		return err
 	}
 	if err := appendTo(name, signature); err != nil {
 		return err
 	}
-	return insertModule(name)
+	return insertModule(name, "")
 }
 
-func insertModule(name string) error {
+func insertModule(name, parameters string) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := unix.FinitModule(int(f.Fd()), "", 0); !errors.Is(err, unix.EEXIST) {
+	if err := unix.FinitModule(int(f.Fd()), parameters, 0); !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	return nil

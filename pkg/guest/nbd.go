@@ -48,7 +48,7 @@ func openNBD(mods *modules) (nbd, error) {
 	g, err := openGenetlink("nbd")
 	if errors.Is(err, errNoFamily) {
 		// No devices in advance, and no looking for partitions in an image.
-		if err := mods.loadKept("nbds_max=0 max_part=0"); err != nil {
+		if err := mods.loadLater(diskModules, "nbds_max=0 max_part=0"); err != nil {
 			return nbd{}, err
 		}
 		g, err = openGenetlink("nbd")

@@ -26,7 +26,7 @@ func loopbackUp() error {
 	return nil
 }
 
-// setUpNetwork configures the NICs as the host says.
+// setUpNetwork configures the NICs of the boot as the host says.
 func setUpNetwork(nics []api.NIC) error {
 	if len(nics) == 0 {
 		return nil
@@ -150,6 +150,11 @@ func (d nic) configure4(n api.NIC) error {
 	if err := d.setAddr(unix.SIOCSIFNETMASK, netmask(addr.Bits())); err != nil {
 		return fmt.Errorf("set netmask of %s: %w", addr, err)
 	}
+	return d.route4(n)
+}
+
+// route4 makes the IPv4 gateway, if there is one, the next hop of everything.
+func (d nic) route4(n api.NIC) error {
 	if n.Gateway == "" {
 		return nil
 	}

@@ -56,6 +56,11 @@ func (d nic) configure6(n api.NIC) error {
 	if err := ioctl(fd, unix.SIOCSIFADDR, unsafe.Pointer(&r)); err != nil {
 		return fmt.Errorf("set address %s: %w", addr, err)
 	}
+	return d.route6(n)
+}
+
+// route6 makes the IPv6 gateway, if there is one, the next hop of everything.
+func (d nic) route6(n api.NIC) error {
 	if n.Gateway6 == "" {
 		return nil
 	}
@@ -63,6 +68,15 @@ func (d nic) configure6(n api.NIC) error {
 	if err != nil || !isIPv6(gateway) {
 		return fmt.Errorf("bad gateway %q", api.Clean(n.Gateway6, 64))
 	}
+	dev, err := net.InterfaceByName(d.name)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
 	// Everything: a destination of no bits.
 	route := in6Rtmsg{gateway: gateway.As16(), metric: 1, flags: routeUp | routeGateway, dev: int32(dev.Index)}
 	if err := ioctl(fd, unix.SIOCADDRT, unsafe.Pointer(&route)); err != nil && !errors.Is(err, unix.EEXIST) {

@@ -31,7 +31,8 @@ type process struct {
 	filter *api.Seccomp // of a container, and of every process in it
 	// noBundle is stageConfig.NoBundle, for every process in a container.
 	noBundle bool
-	live     bool // launched: all of the above is set (under agent.mu)
+	etc      []etcFile // of a container: what follows its networks
+	live     bool      // launched: all of the above is set (under agent.mu)
 
 	life  context.Context // until the process has been reaped
 	end   func()          // ends life
@@ -116,6 +117,7 @@ func (a *agent) launch(p *process, r api.StartRequest, text json.RawMessage) (ph
 	if err != nil {
 		return nil, internal("etc", err)
 	}
+	p.etc = []etcFile{{files["/etc/hosts"], hostsFile(r.Hosts)}, {files["/etc/resolv.conf"], resolvFile(r.DNS)}}
 	p.noBundle, err = trust(etcDir, rootDir, r, files)
 	if err != nil {
 		return nil, internal("certificates", err)

@@ -82,6 +82,8 @@ func (a *agent) serve(conn net.Conn) {
 		a.serveFiles(conn, open.Files)
 	case api.PurposeDisk:
 		a.serveDisk(conn, open.Disk)
+	case api.PurposeNIC:
+		a.serveNIC(conn, open.NIC)
 	}
 }
 
@@ -95,7 +97,7 @@ func (a *agent) admit(o api.Open) *api.Error {
 		return invalid("open", "protocol version %d, the agent speaks %d", o.Version, api.Version)
 	case token == "" || subtle.ConstantTimeCompare([]byte(token), []byte(o.Token)) != 1:
 		return invalid("open", "wrong token")
-	case !slices.Contains([]api.Purpose{api.PurposeControl, api.PurposeStdio, api.PurposeFiles, api.PurposeDisk}, o.Purpose):
+	case !slices.Contains([]api.Purpose{api.PurposeControl, api.PurposeStdio, api.PurposeFiles, api.PurposeDisk, api.PurposeNIC}, o.Purpose):
 		return invalid("open", "unknown purpose")
 	}
 	return nil
@@ -170,6 +172,8 @@ func (a *agent) call(c *control, req api.Request) (result any, after func(), err
 		return obey(req, a.update)
 	case api.MethodDetach:
 		return obey(req, a.detach)
+	case api.MethodNetworks:
+		return obey(req, a.networks)
 	case api.MethodShutdown:
 		return nil, a.quit, nil
 	}

@@ -55,7 +55,7 @@ func (a *agent) setup(r api.SetupRequest) (api.SetupReply, error) {
 		{"clock", func() error { return setClock(r.Now) }},
 		{"entropy", func() error { return addEntropy(r.Entropy) }},
 		{"devices", virtioBus(busDir).release},
-		{"network", func() error { return setUpNetwork(r.NICs) }},
+		{"network", func() error { return a.nics.setUp(r.NICs) }},
 		{"sysctl", func() error { return writeSysctls("/proc/sys", r.Sysctls) }},
 		{"image", func() error { return mountImage(r.Root) }},
 		{"disk", func() error { return mountWritable(r.Root.Writable) }},

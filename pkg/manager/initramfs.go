@@ -30,8 +30,9 @@ const fileInitramfsLock = ".lock"
 // moduleGroup is a folder of modules in the initramfs, with the features that
 // they are for. The agent loads the first at once, then "serial" where it finds
 // virtio-serial, else "vsock", then "late", the drivers that must not look at a
-// device before the host is there, and "net" where it finds a network device;
-// "disk" waits for the first disk that comes while the guest runs (pkg/guest).
+// device before the host is there, and "net" where it finds a network device; "disk"
+// and "tap" wait for the first disk, and the first network, that come while the guest
+// runs (pkg/guest).
 type moduleGroup struct {
 	dir      string
 	features []kernel.Feature
@@ -51,7 +52,7 @@ func moduleGroups(k *kernel.Kernel) []moduleGroup {
 			groups = append(groups, g)
 		}
 	}
-	for _, g := range []moduleGroup{{"net", []kernel.Feature{kernel.VirtioNet}}, {"disk", []kernel.Feature{kernel.NBD}}} {
+	for _, g := range []moduleGroup{{"net", []kernel.Feature{kernel.VirtioNet}}, {"disk", []kernel.Feature{kernel.NBD}}, {"tap", []kernel.Feature{kernel.Tun}}} {
 		if k.Support(g.features[0]) != kernel.Missing {
 			groups = append(groups, g)
 		}

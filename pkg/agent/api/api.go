@@ -81,6 +81,7 @@ const (
 	PurposeControl Purpose = "control"
 	PurposeStdio   Purpose = "stdio"
 	PurposeFiles   Purpose = "files"
+	PurposeNIC     Purpose = "nic"
 )
 
 // Open is the first frame of a connection to AgentPort.
@@ -94,6 +95,8 @@ type Open struct {
 	Files *FilesRequest `json:"files,omitempty"`
 	// Disk is what the disk is like that the connection is.
 	Disk *DiskRequest `json:"disk,omitempty"`
+	// NIC is the network device that the guest is to make.
+	NIC *NICRequest `json:"nic,omitempty"`
 }
 
 // Method names a control call.

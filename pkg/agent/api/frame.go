@@ -21,6 +21,8 @@ const (
 	KindStdin   Kind = 16
 	KindStdout  Kind = 17
 	KindStderr  Kind = 18
+	// KindEthernet is for both directions of a connection of PurposeNIC; see EthernetHeader.
+	KindEthernet Kind = 19
 )
 
 // Stream is the kind of a stdio frame: one of a process's three streams. On a
@@ -50,7 +52,8 @@ func (k Kind) String() string {
 // ErrFrame is wrapped by errors about a frame that breaks the protocol.
 var ErrFrame = errors.New("protocol violation")
 
-const headerSize = 5
+// HeaderSize is what stands before the payload of a frame, in bytes.
+const HeaderSize = 5
 
 // limit returns the largest payload of a kind, and whether the kind exists.
 func (k Kind) limit() (int, bool) {
@@ -61,6 +64,8 @@ func (k Kind) limit() (int, bool) {
 		return MaxControl, true
 	case KindStdin, KindStdout, KindStderr:
 		return MaxData, true
+	case KindEthernet:
+		return MaxEthernet, true
 	}
 	return 0, false
 }
@@ -72,10 +77,10 @@ func WriteFrame(w io.Writer, k Kind, payload []byte) error {
 	if !ok || len(payload) > limit {
 		return fmt.Errorf("write frame of kind %d, %d bytes: %w", k, len(payload), ErrFrame)
 	}
-	buf := make([]byte, headerSize+len(payload))
+	buf := make([]byte, HeaderSize+len(payload))
 	buf[0] = byte(k)
 	binary.BigEndian.PutUint32(buf[1:], uint32(len(payload)))
-	copy(buf[headerSize:], payload)
+	copy(buf[HeaderSize:], payload)
 	_, err := w.Write(buf)
 	return err
 }
@@ -84,7 +89,7 @@ func WriteFrame(w io.Writer, k Kind, payload []byte) error {
 // was large enough, else freshly allocated; memory grows only with the bytes
 // that really arrive. io.EOF means that the peer closed between two frames.
 func ReadFrame(r io.Reader, buf []byte) (Kind, []byte, error) {
-	var head [headerSize]byte
+	var head [HeaderSize]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return 0, nil, err
 	}

@@ -1,0 +1,82 @@
+package guest
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// TestPutAway: a device that is put away is nowhere to be seen, and its name is free.
+func TestPutAway(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes network devices")
+	}
+	runtime.LockOSThread() // for ever: the namespace ends with the thread
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	var d hostNICs
+	for range 2 { // as the next boot would not: both are in one namespace then
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0"}); err != nil {
+			t.Fatal(err)
+		}
+		dev, err := net.InterfaceByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.putAway(dev.Index); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := net.InterfaceByName("eth0"); err == nil {
+			t.Fatal("it is there still")
+		}
+		peer, err := netlink.LinkByName("peer0") // of which the other end is elsewhere
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkSetName(peer, "gone"); err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkDel(peer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.putAway(1 << 20); err == nil {
+		t.Error("a device that is not there is put away")
+	}
+}
+
+// TestReplace changes a file that is as it was written, and no other.
+func TestReplace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("nameserver 192.0.2.1\nsearch here\n")
+	f := etcFile{path, "nameserver 192.0.2.1\nsearch here\n"}
+	for _, step := range []struct{ change, text, want string }{
+		{"", "nameserver 192.0.2.2\n", "nameserver 192.0.2.2\n"}, // shorter
+		{"", "nameserver 192.0.2.3\nsearch there\n", "nameserver 192.0.2.3\nsearch there\n"},
+		{"mine\n", "nameserver 192.0.2.4\n", "mine\n"},
+		{"nameserver 192.0.2.3\nsearch there\n# and more\n", "nameserver 192.0.2.4\n", "nameserver 192.0.2.3\nsearch there\n# and more\n"},
+		{"nameserver 192.0.2.3\nsearch there\n", "", ""},
+	} {
+		if step.change != "" {
+			write(step.change)
+		}
+		if err := f.replace(step.text); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != step.want {
+			t.Errorf("%q, %v; want %q", got, err, step.want)
+		}
+	}
+}
