@@ -54,7 +54,7 @@ func (h Host) withTables(change func(*transaction) error) (err error) {
 	if err != nil {
 		return err
 	}
-	return change(&transaction{h, t, have, whole, begun})
+	return change(&transaction{h, t, have, whole, begun, removePort})
 }
 
 // transaction is a change under the lock.
@@ -67,6 +67,8 @@ type transaction struct {
 	// rules is the generation of the kernel's rules that they are of, if nobody else
 	// has changed any since.
 	rules uint32
+	// drop does with the device of an endpoint that goes what is to be done.
+	drop func(device string) error
 }
 
 // set makes the tables have want.
@@ -141,6 +143,12 @@ func (p *Place) Join(ctx context.Context) error {
 	})
 }
 
+// Change is Join for an endpoint that has joined, whose forwards are others now.
+func (p *Place) Change(ctx context.Context, e Endpoint) error {
+	p.e = e
+	return p.Join(ctx)
+}
+
 // alone is Host.alone.
 func (p *Place) alone(ctx context.Context, change func() error) error {
 	return p.host.alone(ctx, func() error {
@@ -201,6 +209,9 @@ func (p *Place) asJoined() (bool, error) {
 	return bridge != nil && p.host.owns(bridge) && bridge.Attrs().Flags&net.FlagUp != 0, err
 }
 
+// Withdraw is Host.Withdraw.
+func (p *Place) Withdraw() error { return p.host.Withdraw(p.e) }
+
 // Leave is Host.Leave, of an endpoint whose VM has ended. Where it was never its turn
 // to join, nobody is waited for: nothing of it is there. Its device has ended with its
 // VMM, as no container has run.
@@ -214,13 +225,21 @@ func (p *Place) Leave() error {
 // Leave takes an endpoint away, with its device if that has outlived the VMM, and
 // with the last one of a network its bridge, with the last one of all the tables. It
 // is no error that nothing is there.
-func (h Host) Leave(e Endpoint) error {
+func (h Host) Leave(e Endpoint) error { return h.depart(e, removePort) }
+
+// Withdraw is Leave for an endpoint whose VM goes on. The VMM keeps the device, which
+// one that is deleted could make busy with errors: it is down, and in no bridge. Leave
+// is for the end of the VM.
+func (h Host) Withdraw(e Endpoint) error { return h.depart(e, unplugPort) }
+
+func (h Host) depart(e Endpoint, drop func(device string) error) error {
 	if err := e.validate(); err != nil {
 		return err
 	}
 	return h.locked(func(x *transaction) error {
+		x.drop = drop
 		if !x.have.knows(e) { // then leave does not take it away
-			if err := removePort(e.Device); err != nil {
+			if err := drop(e.Device); err != nil {
 				return err
 			}
 		}
@@ -254,7 +273,7 @@ func (x *transaction) leave(gone func(part) bool, some []string, addresses []net
 		if !gone(p) {
 			continue
 		}
-		if err := removePort(p.device); err != nil {
+		if err := x.drop(p.device); err != nil {
 			return err
 		}
 	}

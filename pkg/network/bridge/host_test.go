@@ -230,6 +230,75 @@ func TestTAP(t *testing.T) {
 	l.host.do(func() error { return l.h.Leave(e) })
 }
 
+// TestWithdraw is of an endpoint whose VM goes on: the device stays, and leads nowhere,
+// until it is left, or is plugged in again.
+func TestWithdraw(t *testing.T) {
+	l := newLab(t)
+	n := testNetwork(1)
+	e, peer := testEndpoint(n, 2), testEndpoint(n, 3)
+	to := l.guest(peer).wire("eth0")
+	var tap *os.File
+	l.host.do(func() (err error) {
+		tap, err = openTAP(e.Device)
+		return err
+	})
+	defer tap.Close()
+	send := func(text string) error {
+		_, err := tap.Write(ether(peer.MAC, e.MAC, unix.ETH_P_IP, ip4("10.89.1.2", "10.89.1.3", udpHeader(9, 9, text))))
+		return err
+	}
+	l.host.do(func() error { return l.h.Plug(e) })
+	if err := send("before"); err != nil {
+		t.Fatal(err)
+	}
+	if _, found := to.until("before"); !found {
+		t.Fatal("it is not in its network: this test could not fail")
+	}
+	for range 2 { // the second time there is nothing to be done
+		l.host.do(func() error { return l.h.Withdraw(e) })
+		l.host.do(func() error {
+			link, err := netlink.LinkByName(e.Device)
+			if err == nil && (link.Attrs().MasterIndex != 0 || link.Attrs().Flags&net.FlagUp != 0 || link.Attrs().Alias != l.h.alias(e.VM)) {
+				t.Errorf("the device is %+v", link.Attrs())
+			}
+			return err
+		})
+	}
+	if err := send("while it is withdrawn"); !errors.Is(err, unix.EIO) {
+		t.Errorf("send a frame: %v", err)
+	}
+	want := contents{}
+	want.add(peer)
+	l.wantContents(want)
+	l.host.do(func() error { return l.h.Plug(e) })
+	if err := send("again"); err != nil {
+		t.Fatal(err)
+	}
+	if frames, found := to.until("again"); !found || strings.Contains(fmt.Sprintf("%s", frames), "withdrawn") {
+		t.Errorf("after it is back: %v", found)
+	}
+	l.host.do(func() error { return l.h.Withdraw(e) })
+	l.host.do(func() error { return l.h.Leave(e) })
+	if err := l.host.try(func() error { _, err := netlink.LinkByName(e.Device); return err }); err == nil {
+		t.Error("the device has outlived its VM")
+	}
+	l.wantContents(want)
+}
+
+// TestChange publishes a port of an endpoint that is in its network.
+func TestChange(t *testing.T) {
+	l := newLab(t)
+	e := testEndpoint(testNetwork(1), 2)
+	p := l.h.Place(e)
+	l.host.do(func() error { return p.Join(t.Context()) })
+	e.Forwards = []Forward{{"tcp", netip.MustParseAddrPort("0.0.0.0:8080"), 80}}
+	l.host.do(func() error { return p.Change(t.Context(), e) })
+	want := contents{}
+	want.add(e)
+	l.wantContents(want)
+	l.host.do(p.Leave)
+}
+
 func openTAP(name string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -144,6 +145,19 @@ func removePort(device string) error {
 	}
 	if err != nil && !gone(err) {
 		return fmt.Errorf("delete device %s: %w", device, err)
+	}
+	return nil
+}
+
+// unplugPort takes a device out of its bridge, and down. Its alias stays, by which it is
+// found if it outlives its VMM.
+func unplugPort(device string) error {
+	link, err := find(device)
+	if err == nil && link != nil && madeByVMM(link) {
+		err = errors.Join(netlink.LinkSetDown(link), netlink.LinkSetNoMaster(link))
+	}
+	if err != nil && !gone(err) {
+		return fmt.Errorf("unplug device %s: %w", device, err)
 	}
 	return nil
 }

@@ -365,3 +365,22 @@ func TestRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestBecome: a guest that has left its network is a stranger there, and one that has
+// come into another is not.
+func TestBecome(t *testing.T) {
+	s, socket := serving(t, loopback{}, full())
+	port := server(t, func(c *net.TCPConn) { c.Close() })
+	mustDial(t, socket, request(port))
+	s.Become([]Member{{Network: back, Address: here, Gateway: netip.MustParseAddr("10.66.0.1"), Guest: loopback{}}})
+	if _, err := dialTCP(t, socket, request(port)); !errors.Is(err, ErrRefused) {
+		t.Errorf("in the network that it has left: %v", err)
+	}
+	r := request(port)
+	r.Network = back
+	mustDial(t, socket, r)
+	s.Become(nil)
+	if _, err := dialTCP(t, socket, r); !errors.Is(err, ErrRefused) {
+		t.Errorf("in none: %v", err)
+	}
+}

@@ -107,6 +107,13 @@ func Listen(path string, l Limits, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
+// Become replaces the members. Connections to one that has gone end with its guest.
+func (s *Server) Become(members []Member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.members = append([]Member{}, members...)
+}
+
 // Serve lets the others in, and returns at once. It works once.
 func (s *Server) Serve(members []Member) error {
 	s.mu.Lock()

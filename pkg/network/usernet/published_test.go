@@ -47,6 +47,46 @@ func TestPublishedTCP(t *testing.T) {
 	}
 }
 
+// TestPublish is of a guest that had no ports until it was attached.
+func TestPublish(t *testing.T) {
+	n, guest := network(t, Config{})
+	l, err := gonet.ListenTCP(guest, tcpip.FullAddress{NIC: nic, Port: 80}, ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b, _ := io.ReadAll(c)
+			c.Write(append([]byte("guest "), b...))
+			c.Close()
+		}
+	}()
+	ports := []publish.Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}}
+	if err := n.Publish(ports); err != nil {
+		t.Fatal(err)
+	}
+	at := n.Published()[0].Host
+	if err := n.Publish(ports); err == nil {
+		t.Error("published twice")
+	}
+	c, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := exchange(t, c.(*net.TCPConn), "hello"); got != "guest hello" {
+		t.Errorf("got %q", got)
+	}
+	n.Close()
+	if c, err := net.Dial("tcp", at.String()); err == nil {
+		c.Close()
+		t.Error("the port is there still")
+	}
+}
+
 func TestPublishedToNobody(t *testing.T) {
 	n, _ := network(t, Config{Ports: []publish.Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}}})
 	c, err := net.Dial("tcp", n.Published()[0].Host.String())

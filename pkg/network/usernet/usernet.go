@@ -278,8 +278,30 @@ func (n *Network) begin() bool {
 	return true
 }
 
+// Publish publishes ports of a guest that is attached, and had none until now. An error
+// leaves it without.
+func (n *Network) Publish(ports []publish.Port) error {
+	more, err := publish.Listen(ports, publish.Limits{Streams: n.limits.clients, Flows: n.limits.clientFlows}, n.c.Log)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ctx.Err() != nil || len(n.ports.Ports()) > 0 {
+		more.Close()
+		return errors.New("user network: closed, or its ports are published already")
+	}
+	n.ports.Close()
+	n.ports = more
+	return more.Serve(n)
+}
+
 // Published lists the ports with the numbers that the host chose.
-func (n *Network) Published() []publish.Port { return n.ports.Ports() }
+func (n *Network) Published() []publish.Port {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ports.Ports()
+}
 
 // Close ends every connection and frees every port. Idempotent.
 func (n *Network) Close() {
