@@ -97,6 +97,16 @@ const (
 	NetworksWritten Point = "networks.written" // the networks and addresses are recorded
 )
 
+// Points of the networks of a container that runs, in its supervisor.
+const (
+	ConnectRecorded    Point = "connect.recorded"    // the status names the network
+	ConnectLinked      Point = "connect.linked"      // the host's end is in it
+	ConnectWired       Point = "connect.wired"       // the guest has its device
+	ConnectTold        Point = "connect.told"        // it has its routes and names
+	DisconnectRecorded Point = "disconnect.recorded" // the status says that it leaves
+	DisconnectLeft     Point = "disconnect.left"     // the host's end is out of it
+)
+
 // Points of the files of a container, of which those called service are in the
 // supervisor of a VM that only serves them.
 const (
@@ -142,6 +152,7 @@ func All() []Point {
 		ExecDialled, ExecStreams, ExecStarted, StopSent, StopEnded,
 		RemoveKilled, RemoveLocked, RemoveHidden, RemoveRecorded, ReapFreed,
 		NetworksWritten,
+		ConnectRecorded, ConnectLinked, ConnectWired, ConnectTold, DisconnectRecorded, DisconnectLeft,
 		FilesLocked, FilesServed, FilesSent, ServiceRecorded, ServiceUp, ServiceFlushed, ServiceFreed,
 		FirecrackerPattern, FirecrackerSaved, FirecrackerTaken,
 		BridgeTables, BridgeLinked, BridgeRouted, BridgeUp, BridgePlugged, BridgeUnrouted, BridgeRemoved,

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -22,9 +23,12 @@ const (
 // Names are what a VM finds in its networks by name. The functions are called for
 // each question, and from several goroutines.
 type Names struct {
-	Host    netip.Addr // what the host's names stand for
+	Host    func() netip.Addr // what the host's names stand for
 	Lookup  func(name string) (addrs []netip.Addr, known bool)
 	Reverse func(netip.Addr) []string
+	// Asks tells whether other names are asked of others, and of whom; the host's
+	// servers if there are none.
+	Asks func() (forwarders []netip.Addr, outside bool)
 }
 
 // Joined is a NIC in a bridge network, as its VM's supervisor has it. Nothing of it
@@ -70,7 +74,7 @@ func Forwards(p Port) []bridge.Forward {
 // answer serves names at a port of the gateway, the same for UDP and TCP and for
 // both of its addresses. The gateway may be nobody's address yet.
 func (j *Joined) answer(ctx context.Context, names Names, log *slog.Logger) error {
-	c := names.server(j.b.Upstream, j.b.Forwarders, log)
+	c := names.server(log)
 	c.Streams = maxAskers
 	e := &j.b.Endpoint
 	gateways := []netip.Addr{e.Network.Gateway}
@@ -116,6 +120,39 @@ func (j *Joined) Plug(ctx context.Context) error {
 		return err
 	}
 	return j.ports.Serve(publish.Direct(j.b.Endpoint.Address.Addr()))
+}
+
+// Publish publishes ports of a NIC that is in its network, and had none until now. Before
+// it makes the rules for them it calls record, which must know them. An error leaves the
+// NIC without. Ctx is that of Join.
+func (j *Joined) Publish(ctx context.Context, ports []Port, log *slog.Logger, record func() error) error {
+	more, err := publish.Listen(ports, publish.Limits{Streams: maxClients, Flows: maxClients}, log)
+	if err != nil {
+		return err
+	}
+	before := j.b.Endpoint
+	j.ports.Close()
+	j.ports = more
+	for _, p := range more.Ports() {
+		j.b.Endpoint.Forwards = append(j.b.Endpoint.Forwards, Forwards(p)...)
+	}
+	if err = record(); err == nil {
+		err = j.place.Change(ctx, j.b.Endpoint)
+	}
+	if err == nil {
+		return more.Serve(publish.Direct(j.b.Endpoint.Address.Addr()))
+	}
+	more.Close()
+	j.b.Endpoint = before
+	return errors.Join(err, j.place.Change(ctx, before), record())
+}
+
+// Withdraw frees all that the NIC has on the host but its device, which is the VMM's.
+// Close is for the end of the VM.
+func (j *Joined) Withdraw() error {
+	err := j.place.Withdraw()
+	j.closeSockets()
+	return err
 }
 
 // Close frees all that the NIC has on the host, whether it had joined or not.

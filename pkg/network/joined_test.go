@@ -25,9 +25,10 @@ func TestJoinedSockets(t *testing.T) {
 		Ports: []Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}},
 	}
 	names := Names{
-		Host:    netip.MustParseAddr("127.77.0.1"),
+		Host:    func() netip.Addr { return netip.MustParseAddr("127.77.0.1") },
 		Lookup:  func(name string) ([]netip.Addr, bool) { return []netip.Addr{b.Endpoint.Address.Addr()}, name == "web" },
 		Reverse: func(netip.Addr) []string { return nil },
+		Asks:    func() ([]netip.Addr, bool) { return nil, false },
 	}
 	j, err := b.Start(names, slog.New(slog.DiscardHandler))
 	if err != nil {

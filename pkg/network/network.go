@@ -99,22 +99,25 @@ func hostName(name string) bool {
 const maxQueries = 64
 
 // server is the configuration of a guest's name server: the host's names, those of
-// its networks, and with upstream what the forwarders know, or without any the host's
-// name servers.
-func (n Names) server(upstream bool, forwarders []netip.Addr, log *slog.Logger) nameserver.Config {
-	c := nameserver.Config{
+// its networks, and what the forwarders know, or without any the host's name servers.
+func (n Names) server(log *slog.Logger) nameserver.Config {
+	return nameserver.Config{
 		Lookup: func(name string) ([]netip.Addr, bool) {
 			if hostName(name) {
-				return []netip.Addr{n.Host}, true
+				host := n.Host()
+				return []netip.Addr{host}, host.IsValid()
 			}
 			return n.Lookup(name)
 		},
+		Upstreams: func() []netip.AddrPort {
+			forwarders, outside := n.Asks()
+			if !outside {
+				return nil
+			}
+			return upstreams(forwarders)
+		},
 		Reverse: n.Reverse, Queries: maxQueries, Log: log,
 	}
-	if upstream {
-		c.Upstreams = func() []netip.AddrPort { return upstreams(forwarders) }
-	}
-	return c
 }
 
 func upstreams(forwarders []netip.Addr) []netip.AddrPort {
@@ -141,7 +144,7 @@ func (p Plan) Start(names Names, find FindPeer, share int, log *slog.Logger) (*u
 	}
 	c := usernet.Config{
 		Guest: p.Guest, Gateway: p.Gateway, Guest6: p.Guest6, Gateway6: p.Gateway6, GuestMAC: guestMAC, GatewayMAC: gatewayMAC, MTU: p.MTU, Ports: p.Ports,
-		Names: nameserver.New(names.server(p.Upstream, p.Forwarders, log)), Host: hostAddress, Others: bridge.Holds,
+		Names: nameserver.New(names.server(log)), Host: hostAddress, Others: bridge.Holds,
 		Share: share, Internal: p.Internal, Log: log,
 	}
 	if p.Network != "" {

@@ -104,6 +104,37 @@ func Routed(nics []NIC) int {
 // HostGateway is the address that stands for the host of a VM that has a NIC. Pure.
 func HostGateway(nics []NIC) netip.Addr { return nics[max(Routed(nics), 0)].Gateway() }
 
+// Ports are those that are published by it, in the order in which they are taken.
+func (n NIC) Ports() []Port {
+	if n.User != nil {
+		return n.User.Ports
+	}
+	return n.Bridge.Ports
+}
+
+// Renewed is the NIC with what another plan for it says of names, which the VM's other
+// networks are a reason for. Pure.
+func (n NIC) Renewed(by NIC) NIC {
+	if n.User != nil {
+		u := *n.User
+		u.Forwarders, u.Upstream = by.Asks()
+		n.User = &u
+		return n
+	}
+	b := *n.Bridge
+	b.Forwarders, b.Upstream = by.Asks()
+	n.Bridge = &b
+	return n
+}
+
+// Asks is what the VM's names need to know: see Names. All NICs of a VM say the same. Pure.
+func (n NIC) Asks() (forwarders []netip.Addr, outside bool) {
+	if n.User != nil {
+		return n.User.Forwarders, n.User.Upstream
+	}
+	return n.Bridge.Forwarders, n.Bridge.Upstream
+}
+
 // Network is the id of the network's record, "" for a link of the guest's own.
 func (n NIC) Network() string {
 	if n.User != nil {

@@ -32,8 +32,10 @@ const (
 	OpExec Op = "exec"
 	// OpUpdate makes the changes of Update, and is answered by a Reply.
 	OpUpdate Op = "update"
-	OpResize Op = "resize"
-	OpDetach Op = "detach"
+	// OpNetworks puts the VM into the networks of Networks, and is answered by a Reply.
+	OpNetworks Op = "networks"
+	OpResize   Op = "resize"
+	OpDetach   Op = "detach"
 	// OpWait only waits.
 	OpWait Op = "wait"
 	// OpWatch sends an empty frame whenever the log has grown.
@@ -59,11 +61,13 @@ type Command struct {
 	Once  bool `json:"once,omitempty"`
 	// Update is what OpUpdate changes.
 	Update *Update `json:"update,omitempty"`
+	// Networks are those that OpNetworks puts the VM into.
+	Networks *Networks `json:"networks,omitempty"`
 	// Exec is what OpExec starts.
 	Exec *api.ExecRequest `json:"exec,omitempty"`
 }
 
-// Reply answers OpSignal, OpPause, OpUnpause, OpExec and OpUpdate, and whatever is refused.
+// Reply answers OpSignal, OpPause, OpUnpause, OpExec, OpUpdate and OpNetworks, and whatever is refused.
 type Reply struct {
 	Error string `json:"error,omitempty"`
 	// Code of the guest's own errors.

@@ -42,7 +42,7 @@ func (s *supervisor) join() {
 
 // joinBridges makes what the NICs need on the host, but for their devices.
 func (s *supervisor) joinBridges() error {
-	for i, n := range s.nics {
+	for _, n := range s.nics {
 		if !n.bridged() {
 			continue
 		}
@@ -51,10 +51,10 @@ func (s *supervisor) joinBridges() error {
 		}
 		begun := time.Now()
 		if err := n.joined.Join(s.booting); err != nil {
-			return fmt.Errorf("join network %s: %w", s.plan.NICs[i].Name, err)
+			return fmt.Errorf("join network %s: %w", n.plan.Name, err)
 		}
-		s.log.Debug("network made", "network", s.plan.NICs[i].Name, "duration", time.Since(begun))
-		s.tellNetwork(events.ActionConnect, s.plan.NICs[i])
+		s.log.Debug("network made", "network", n.plan.Name, "duration", time.Since(begun))
+		s.tellNetwork(events.ActionConnect, n.plan)
 		n.told = true
 	}
 	return nil
@@ -67,15 +67,15 @@ func (s *supervisor) plugIn() error {
 	case <-s.booting.Done():
 		return context.Cause(s.booting)
 	}
-	for i, n := range s.nics {
+	for _, n := range s.nics {
 		if !n.bridged() {
 			continue
 		}
 		begun := time.Now()
 		if err := n.joined.Plug(s.booting); err != nil {
-			return s.unplugged(fmt.Errorf("plug into network %s: %w", s.plan.NICs[i].Name, err))
+			return s.unplugged(fmt.Errorf("plug into network %s: %w", n.plan.Name, err))
 		}
-		s.log.Debug("plugged into network", "network", s.plan.NICs[i].Name, "duration", time.Since(begun))
+		s.log.Debug("plugged into network", "network", n.plan.Name, "duration", time.Since(begun))
 	}
 	return nil
 }

@@ -55,18 +55,24 @@ func beginBridged(t *testing.T, vm *fakeVM) *bridged {
 	vm.started = make(chan struct{}, 1)
 	b.life = begin(t, vm, func(p *Plan) {
 		b.device = network.DeviceName(p.ID, 0)
-		n := network.Bridge{Host: b.host, Endpoint: bridge.Endpoint{
-			Network: bridge.Network{
-				ID:     strings.Repeat("5", 64),
-				Subnet: netip.MustParsePrefix("10.88.5.0/24"), Gateway: netip.MustParseAddr("10.88.5.1"), MTU: 1400,
-			},
-			VM: p.ID, Device: b.device, MAC: "02:42:0a:58:05:02", Address: netip.MustParsePrefix("10.88.5.2/24"),
-		}}
-		p.NICs = []network.NIC{{Name: "net", Bridge: &n}}
-		p.VM.NICs = []vmm.NIC{{MAC: n.Endpoint.MAC, MTU: n.Endpoint.Network.MTU, Device: b.device}}
+		n := b.nic(p.ID, "net", 5, b.device)
+		p.NICs = []network.NIC{n}
+		p.VM.NICs = []vmm.NIC{{MAC: n.MAC(), MTU: n.MTU(), Device: b.device}}
 	})
 	t.Cleanup(b.unlock)
 	return b
+}
+
+// nic is one of a VM in a network, of which i, a digit, is in all addresses.
+func (b *bridged) nic(vm, name string, i int, device string) network.NIC {
+	addr := func(format string) string { return fmt.Sprintf(format, i) }
+	return network.NIC{Name: name, Bridge: &network.Bridge{Host: b.host, Endpoint: bridge.Endpoint{
+		Network: bridge.Network{
+			ID:     strings.Repeat(addr("%d"), 64),
+			Subnet: netip.MustParsePrefix(addr("10.88.%d.0/24")), Gateway: netip.MustParseAddr(addr("10.88.%d.1")), MTU: 1400,
+		},
+		VM: vm, Device: device, MAC: addr("02:42:0a:58:0%d:02"), Address: netip.MustParsePrefix(addr("10.88.%d.2/24")),
+	}}}
 }
 
 func (b *bridged) unlock() {
@@ -203,8 +209,7 @@ func TestNetworkThatFails(t *testing.T) {
 // both are in the log.
 func TestTwoErrors(t *testing.T) {
 	var log strings.Builder
-	s := &supervisor{log: slog.New(slog.NewTextHandler(&log, nil)), nics: []*nic{{joined: &network.Joined{}}}, joined: make(chan struct{})}
-	s.plan.NICs = []network.NIC{{Name: "net"}}
+	s := &supervisor{log: slog.New(slog.NewTextHandler(&log, nil)), nics: []*nic{{plan: network.NIC{Name: "net"}, joined: &network.Joined{}}}, joined: make(chan struct{})}
 	s.fresh()
 	phase, err := s.runSteps([]step{{"vmm", func() error {
 		s.join()

@@ -15,15 +15,39 @@ import (
 
 // names are what the VM asks for.
 func (s *supervisor) names() network.Names {
-	a := s.answers()
-	return network.Names{Host: network.HostGateway(s.plan.NICs), Lookup: a.lookup, Reverse: a.reverse}
+	return network.Names{
+		Host:    s.hostGateway,
+		Lookup:  func(name string) ([]netip.Addr, bool) { return s.answers().lookup(name) },
+		Reverse: func(a netip.Addr) []string { return s.answers().reverse(a) },
+		Asks:    s.asks,
+	}
 }
 
-// answers knows the VM's own networks. In docker's default network there are no
+// hostGateway is invalid for a VM that has left all networks.
+func (s *supervisor) hostGateway() netip.Addr {
+	if all := *s.present.Load(); len(all) > 0 {
+		return network.HostGateway(all)
+	}
+	return netip.Addr{}
+}
+
+func (s *supervisor) asks() (forwarders []netip.Addr, outside bool) {
+	if all := *s.present.Load(); len(all) > 0 {
+		return all[0].Asks()
+	}
+	return nil, false
+}
+
+// findPeer is a network.FindPeer.
+func (s *supervisor) findPeer(network string, addr netip.Addr) (socket string, ok bool) {
+	return s.answers().peer(network, addr)
+}
+
+// answers knows the VM's own networks, as they are now. In docker's default network there are no
 // names.
 func (s *supervisor) answers() answers {
 	a := answers{store: s.store, vm: s.plan.ID, own: map[string]string{}}
-	for _, n := range s.plan.NICs {
+	for _, n := range *s.present.Load() {
 		if n.Network() != "" && n.Name != state.ModeBridge {
 			a.own[n.Network()] = n.Name
 		}

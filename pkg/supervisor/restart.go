@@ -157,6 +157,8 @@ func (s *supervisor) handOver(n *supervisor) {
 	s.statusMu.Lock()
 	defer s.statusMu.Unlock()
 	n.plan.Restart, n.plan.Start = s.plan.Restart, s.plan.Start
+	n.plan.NICs, n.plan.VM.NICs, n.plan.Setup.NICs = s.plan.NICs, s.plan.VM.NICs, s.plan.Setup.NICs
+	s.handed = true
 	s.server.life.Store(n)
 }
 

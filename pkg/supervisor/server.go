@@ -183,6 +183,8 @@ func (srv *server) handle(conn net.Conn) {
 		var err error
 		srv.each(func(s *supervisor) { err = s.update(cmd.Update) })
 		srv.reply(c, err)
+	case OpNetworks:
+		srv.reply(c, srv.life.Load().become(cmd.Networks))
 	case OpWatch, OpAttach, OpWait:
 		srv.stay(c, cmd)
 	case OpStop:

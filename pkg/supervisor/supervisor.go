@@ -18,6 +18,7 @@ import (
 	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/agent"
 	"github.com/micropod/micropod/pkg/events"
+	"github.com/micropod/micropod/pkg/network"
 	"github.com/micropod/micropod/pkg/network/peer"
 	"github.com/micropod/micropod/pkg/state"
 	"github.com/micropod/micropod/pkg/vmm"
@@ -52,6 +53,7 @@ type supervisor struct {
 	statusMu sync.Mutex // from running on, and never while the guest is asked
 	status   state.Status
 	recorded bool // the end is in status
+	handed   bool // the plan is the next one's, and so are changes of it
 	pauses   int  // so far, with pauseMu
 
 	// ctx ends when the VM is to be killed.
@@ -65,8 +67,11 @@ type supervisor struct {
 
 	listener *agent.Listener
 	machine  vmm.Machine
-	nics     []*nic       // those of the plan that were started
-	peers    *peer.Server // nil without a network of driver user
+	netMu    sync.Mutex                    // of a change of the next four, once the container runs
+	nics     []*nic                        // the networks that the VM is in
+	idle     []*nic                        // those that it has left, whose device is the VMM's
+	peers    *peer.Server                  // nil without a network of driver user
+	present  atomic.Pointer[[]network.NIC] // plans of nics
 	agent    *agent.Client
 	stdio    *agent.Stdio
 	health   *monitor // nil: no checks
@@ -212,6 +217,7 @@ func (s *supervisor) begin() error {
 func (s *supervisor) fresh() {
 	s.running, s.ended, s.logClosed = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	s.devices = make(chan struct{})
+	s.present.Store(&[]network.NIC{})
 	s.ctx, s.kill = context.WithCancelCause(context.Background())
 	s.booting, s.stopBoot = context.WithCancelCause(s.ctx)
 	s.status = state.Status{Phase: state.PhaseStarting}

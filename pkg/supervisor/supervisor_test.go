@@ -49,6 +49,10 @@ type fakeVM struct {
 	atSetup  func()        // called before setup is answered, unless nil
 	stuck    bool          // never comes up
 
+	noNIC, noRoutes *api.Error // why the guest refuses a network device, or its routes
+	told            []api.NetworksRequest
+	plugged         []api.NICRequest
+
 	rest time.Duration // before the first start, by a restart policy
 
 	mu      sync.Mutex
@@ -154,6 +158,11 @@ func (m *fakeMachine) accept() {
 		switch {
 		case o.Purpose == api.PurposeControl:
 			go m.serveCheck(c)
+		case o.Purpose == api.PurposeNIC:
+			m.vm.mu.Lock()
+			m.vm.plugged = append(m.vm.plugged, *o.NIC)
+			api.WriteMessage(c, api.KindReply, api.Reply{Error: m.vm.noNIC})
+			m.vm.mu.Unlock()
 		case o.Process == "c1":
 			m.stdio <- c
 		default:
@@ -218,6 +227,13 @@ func (m *fakeMachine) answer(c net.Conn, r api.Request) {
 		case !slices.Contains(m.vm.ignore, s.Signal):
 			m.signal <- s.Signal
 		}
+	case api.MethodNetworks:
+		var n api.NetworksRequest
+		json.Unmarshal(r.Params, &n)
+		m.vm.mu.Lock()
+		m.vm.told = append(m.vm.told, n)
+		reply.Error = m.vm.noRoutes
+		m.vm.mu.Unlock()
 	case api.MethodFreeze:
 		if m.vm.frozen {
 			m.vm.freezing <- struct{}{}
