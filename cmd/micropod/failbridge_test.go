@@ -16,11 +16,18 @@ import (
 const dyingInNetworks = `
 state() { ip -o link | cut -d: -f2; ip -o address | grep -v lan0; ip rule; nft list ruleset; }
 micropod network create net
+micropod network create extra
 state >before
 for what; do
 	net=${what%/*} point=${what#*/}
 	: >hits
-	MICROPOD_FAILPOINT_HITS=$PWD/hits MICROPOD_FAILPOINT=$point timeout 300 micropod run -d --name box --network $net -p 8080:80 "$IMAGE" sleep 1 || true
+	long=1
+	case $point in *connect.*) long=1000 ;; esac
+	MICROPOD_FAILPOINT_HITS=$PWD/hits MICROPOD_FAILPOINT=$point timeout 300 micropod run -d --name box --network $net -p 8080:80 "$IMAGE" sleep $long || true
+	if test $long != 1; then
+		micropod network connect extra box || true
+		micropod network disconnect $net box || true
+	fi
 	i=0; until test -s hits; do test $((i+=1)) -lt 600 || { echo "nobody came to $what"; exit 1; }; sleep 0.5; done
 	i=0; until micropod ps -a --filter name=box --format '{{.State}}' | grep -v running | grep -v starting || test -z "$(micropod ps -aq)"; do test $((i+=1)) -lt 600; sleep 0.5; done
 	micropod rm -f box
@@ -78,6 +85,7 @@ func bridgePoints() []string {
 		"bridge.linked", "bridge.routed", "bridge.up", "networks.written", "start.planned", "spawn.started", "supervisor.born",
 		"bridge.tables", "supervisor.up", "bridge.unrouted", "bridge.removed",
 	}
+	points = append(points, "connect.recorded", "connect.linked", "connect.wired", "connect.told", "disconnect.recorded", "disconnect.left")
 	var all []string
 	for _, p := range points {
 		all = append(all, "net/"+p)

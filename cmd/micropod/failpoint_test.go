@@ -31,6 +31,8 @@ type death struct {
 	// prepare makes what the command needs; nil is nothing.
 	prepare func(s *sweep)
 	command []string
+	// then is a command after it, for a supervisor that has come so far.
+	then []string
 	// after looks at what is special, before everything is removed.
 	after func(s *sweep, point string)
 	// mend takes away what is left where a list of containers does not.
@@ -131,7 +133,7 @@ func listedPoints(t *testing.T, bin string) []string {
 
 // deaths are the scenarios, by groups that run side by side.
 func deaths() map[string][]death {
-	return map[string][]death{"images": imageDeaths(), "starts": startDeaths(), "ends": endDeaths(), "vmms": vmmDeaths(), "files": fileDeaths()}
+	return map[string][]death{"images": imageDeaths(), "starts": startDeaths(), "ends": endDeaths(), "vmms": vmmDeaths(), "files": fileDeaths(), "networks": networkDeaths()}
 }
 
 // imageDeaths boot nothing.
@@ -201,6 +203,22 @@ func endDeaths() []death {
 			points: []string{"exec.dialled", "exec.streams", "exec.started"}, after: stillRuns, keeps: true},
 		{name: "stop", prepare: running, command: []string{"stop", "-t", "0", "box"}, points: []string{"stop.sent", "stop.ended"}, after: ends},
 		{name: "rm -f", prepare: running, command: []string{"rm", "-f", "box"}, points: []string{"rm.killed"}, after: ends},
+	}
+}
+
+// networkDeaths connect a container that runs, and disconnect it.
+func networkDeaths() []death {
+	made := func(s *sweep) {
+		if s.command("network", "inspect", "net") != nil {
+			s.ok("network", "create", "net")
+		}
+	}
+	run := []string{"run", "-d", "--name", "box", "--network", "net", "IMAGE", "sleep", "1000"}
+	return []death{
+		{name: "connect", inSupervisor: true, prepare: made, command: run, then: []string{"network", "connect", "user", "box"},
+			points: []string{"connect.recorded", "connect.linked", "connect.wired", "connect.told"}},
+		{name: "disconnect", inSupervisor: true, prepare: made, command: run, then: []string{"network", "disconnect", "net", "box"},
+			points: []string{"disconnect.recorded", "disconnect.left"}},
 	}
 }
 
@@ -308,6 +326,9 @@ func (s *sweep) dies(d death, point string) {
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		s.t.Fatalf("%s: %v", d.name, err)
+	}
+	if d.then != nil {
+		s.command(d.then...) // whose supervisor dies
 	}
 	// The supervisor may come to it when the command has ended.
 	if !eventually(waitLimit, func() bool { b, _ := os.ReadFile(s.hits); return strings.HasPrefix(string(b), point+"\n") }) {

@@ -8,7 +8,7 @@ import (
 func newNetworkConnectCommand(a *app) *cobra.Command {
 	var aliases []string
 	var ip, ip6 string
-	c := newVerb("connect [OPTIONS] NETWORK CONTAINER", "Connect a container that does not run to a network", arguments(2, 2), nil)
+	c := newVerb("connect [OPTIONS] NETWORK CONTAINER", "Connect a container to a network", arguments(2, 2), nil)
 	f := c.Flags()
 	f.StringSliceVar(&aliases, "alias", nil, "Add network-scoped alias for the container")
 	f.StringVar(&ip, "ip", "", `IPv4 address (e.g., "172.30.100.104")`)
@@ -34,7 +34,7 @@ func newNetworkConnectCommand(a *app) *cobra.Command {
 
 func newNetworkDisconnectCommand(a *app) *cobra.Command {
 	var force bool
-	c := newVerb("disconnect [OPTIONS] NETWORK CONTAINER", "Disconnect a container that does not run from a network", arguments(2, 2), nil)
+	c := newVerb("disconnect [OPTIONS] NETWORK CONTAINER", "Disconnect a container from a network", arguments(2, 2), nil)
 	c.Flags().BoolVarP(&force, "force", "f", false, "Do not error if the container does not exist")
 	c.ValidArgsFunction = a.completeNetworks(1)
 	c.RunE = func(c *cobra.Command, args []string) error {

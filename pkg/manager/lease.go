@@ -90,7 +90,7 @@ func (m *Manager) attachment(a NetworkAttachment) (state.Attachment, error) {
 	}
 	switch a.Network {
 	case NetworkNone:
-		return a, wordedf(ErrInvalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
+		return a, errNoNetworkMode()
 	case NetworkUser:
 		a.Name = NetworkUser
 		return a, onlyUserDefined(a)
@@ -149,6 +149,11 @@ type membership struct {
 // attachment, empty for a link of its own. What prepare changes of the networks, if
 // there is one, is before that.
 func (m *Manager) takeLeases(c *state.Config, prepare func(*state.Networks, *state.Config) error) ([]membership, error) {
+	return m.changeLeases(c, prepare, leaseAll)
+}
+
+// changeLeases is takeLeases with another way to take them than leaseAll.
+func (m *Manager) changeLeases(c *state.Config, prepare func(*state.Networks, *state.Config) error, take leaseFunc) ([]membership, error) {
 	list := attachments(c)
 	got := make([]membership, len(list))
 	if !slices.ContainsFunc(list, recorded) {
@@ -163,7 +168,7 @@ func (m *Manager) takeLeases(c *state.Config, prepare func(*state.Networks, *sta
 				return err
 			}
 		}
-		return leaseAll(n, c, list, got)
+		return take(n, c, list, got)
 	})
 	return got, err
 }
@@ -171,9 +176,28 @@ func (m *Manager) takeLeases(c *state.Config, prepare func(*state.Networks, *sta
 // recorded reports whether a network has a record, and leases.
 func recorded(a state.Attachment) bool { return a.Network != NetworkUser }
 
-// leaseAll fills got with what a container has in the networks of list. Pure.
+// leaseFunc fills got with what a container has in the networks of list.
+type leaseFunc func(n *state.Networks, c *state.Config, list []state.Attachment, got []membership) error
+
+// leaseAll leaves a container no address elsewhere. Pure.
 func leaseAll(n *state.Networks, c *state.Config, list []state.Attachment, got []membership) error {
-	var ids []string
+	ids, err := leaseEach(n, c, list, got)
+	if err != nil {
+		return err
+	}
+	// Of a network that the container has left, and a crash was before us.
+	n.Free(func(l state.Lease) bool { return l.VM == c.ID && !slices.Contains(ids, l.Network) })
+	return nil
+}
+
+// leaseMore leaves a container the addresses that it has elsewhere. Pure.
+func leaseMore(n *state.Networks, c *state.Config, list []state.Attachment, got []membership) error {
+	_, err := leaseEach(n, c, list, got)
+	return err
+}
+
+// leaseEach fills got, and returns the networks' ids. Pure.
+func leaseEach(n *state.Networks, c *state.Config, list []state.Attachment, got []membership) (ids []string, err error) {
 	for i, a := range list {
 		if !recorded(a) {
 			continue
@@ -183,18 +207,16 @@ func leaseAll(n *state.Networks, c *state.Config, list []state.Attachment, got [
 			r, err = n.Find(a.Name) // removed, and made again
 		}
 		if err != nil {
-			return networkError(err, a.Name)
+			return nil, networkError(err, a.Name)
 		}
 		l, err := lease(n, r, c, a)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		ids = append(ids, r.ID)
 		got[i] = membership{*r, *l}
 	}
-	// Of a network that the container has left, and a crash was before us.
-	n.Free(func(l state.Lease) bool { return l.VM == c.ID && !slices.Contains(ids, l.Network) })
-	return nil
+	return ids, nil
 }
 
 // lease is a container's address in a network, which is taken if it has none. Pure.

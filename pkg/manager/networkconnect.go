@@ -9,11 +9,8 @@ import (
 	"github.com/micropod/micropod/pkg/state"
 )
 
-// noHotPlug is why the networks of a VM are those that it was started with.
-const noHotPlug = "its microVM keeps the network devices that it was started with: stop it first"
-
-// ConnectNetwork puts a container that does not run into one more network, from
-// its next start on.
+// ConnectNetwork puts a container into one more network: one that runs at once, any
+// from its next start on.
 func (m *Manager) ConnectNetwork(ctx context.Context, container string, a NetworkAttachment) error {
 	vm, err := m.resolve(container)
 	if err != nil {
@@ -22,31 +19,32 @@ func (m *Manager) ConnectNetwork(ctx context.Context, container string, a Networ
 	if a, err = m.attachment(a); err != nil {
 		return err
 	}
-	err = m.changeStopped(ctx, vm, "connect", func(c *state.Config) error {
+	add := func(c *state.Config) error {
 		c.Networks = slices.Clone(attachments(c))
 		if slices.ContainsFunc(c.Networks, sameNetwork(a)) {
 			return wordedf(ErrConflict, "endpoint with name %s already exists in network %s", vm.Name, a.Name)
 		}
-		if len(c.Networks) == 0 {
-			c.HostConfig.NetworkMode = a.Name // it was in none
-		}
-		if err := addAttachment(c, a); err != nil {
-			return err
-		}
-		if !chosen(c) {
-			return nil
-		}
-		_, err := m.takeLeases(c, nil)
-		return err
-	})
-	if err == nil {
-		m.tellConnected(events.ActionConnect, vm, a)
+		return addAttachment(c, a)
 	}
-	return err
+	return m.changeNetworks(ctx, vm, networkChange{
+		change: add,
+		stopped: func(c *state.Config) error {
+			if len(c.Networks) == 1 {
+				c.HostConfig.NetworkMode = a.Name // it was in none
+			}
+			if !chosen(c) {
+				return nil
+			}
+			_, err := m.takeLeases(c, nil)
+			return err
+		},
+		running: func(c *state.Config) error { return m.connectRunning(ctx, vm, c, a) },
+		told:    func() { m.tellConnected(events.ActionConnect, vm, a) },
+	})
 }
 
-// DisconnectNetwork takes a container that does not run out of a network, and
-// frees its address there. With force, a container that is no more is no error.
+// DisconnectNetwork takes a container out of a network, and frees its address there.
+// With force, a container that is no more is no error.
 func (m *Manager) DisconnectNetwork(ctx context.Context, container, ref string, force bool) error {
 	w, err := m.InspectNetwork(ctx, ref)
 	if err != nil {
@@ -63,47 +61,77 @@ func (m *Manager) DisconnectNetwork(ctx context.Context, container, ref string, 
 	if w.Name == NetworkUser {
 		left.Network = NetworkUser
 	}
-	err = m.changeStopped(ctx, vm, "disconnect", func(c *state.Config) error {
-		rest := slices.DeleteFunc(slices.Clone(attachments(c)), sameNetwork(left))
-		if len(rest) == len(attachments(c)) {
-			return errNotConnected(vm, w.Name)
-		}
-		c.Networks = append([]state.Attachment{}, rest...)
-		return nil
+	err = m.changeNetworks(ctx, vm, networkChange{
+		change: func(c *state.Config) error {
+			rest := slices.DeleteFunc(slices.Clone(attachments(c)), sameNetwork(left))
+			if len(rest) == len(attachments(c)) {
+				return errNotConnected(vm, w.Name)
+			}
+			c.Networks = append([]state.Attachment{}, rest...)
+			return nil
+		},
+		stopped: func(*state.Config) error { return nil },
+		running: func(c *state.Config) error { return m.becomeRunning(ctx, vm, c, nil) },
+		told:    func() { m.tellConnected(events.ActionDisconnect, vm, left) },
 	})
 	if err != nil {
 		return err
 	}
-	m.tellConnected(events.ActionDisconnect, vm, left)
+	return m.freeLease(vm, left)
+}
+
+// freeLease frees the address of a container in a network.
+func (m *Manager) freeLease(vm state.VM, in state.Attachment) error {
 	return m.state.ChangeNetworks(func(n *state.Networks) error {
-		n.Free(func(l state.Lease) bool { return l.VM == vm.ID && l.Network == left.Network })
+		n.Free(func(l state.Lease) bool { return l.VM == vm.ID && l.Network == in.Network })
 		return nil
 	})
 }
 
-// changeStopped changes the description of a container that does not run.
-func (m *Manager) changeStopped(ctx context.Context, vm state.VM, verb string, change func(*state.Config) error) error {
+// networkChange is a change of the networks of a container.
+type networkChange struct {
+	// change is that of its description, then stopped, or running for one that runs,
+	// whose supervisor is asked. Only what they agree to is written.
+	change, stopped, running func(*state.Config) error
+	// told tells of it, where no supervisor does.
+	told func()
+}
+
+func (m *Manager) changeNetworks(ctx context.Context, vm state.VM, change networkChange) error {
 	config, err := m.state.LockConfig(vm.ID)
 	if err != nil {
 		return err
 	}
 	defer config.Unlock()
 	alive, err := m.lock(ctx, vm)
-	if errors.Is(err, state.ErrLocked) {
-		return wordedf(ErrConflict, "cannot %s container %s: %s", verb, vm.Name, noHotPlug)
-	}
-	if err != nil {
+	runs := errors.Is(err, state.ErrLocked)
+	if err != nil && !runs {
 		return err
 	}
-	defer alive.Unlock()
+	if !runs {
+		defer alive.Unlock()
+	}
 	c, err := m.state.ReadConfig(vm.ID)
 	if err != nil {
 		return err
 	}
-	if err := change(c); err != nil {
+	if err := change.change(c); err != nil {
 		return err
 	}
-	return m.state.WriteConfig(c)
+	if runs {
+		if err := change.running(c); err != nil {
+			return err
+		}
+		return m.state.WriteConfig(c)
+	}
+	if err := change.stopped(c); err != nil {
+		return err
+	}
+	if err := m.state.WriteConfig(c); err != nil {
+		return err
+	}
+	change.told()
+	return nil
 }
 
 // tellConnected tells of a container that has come into a network, or left it. Of
