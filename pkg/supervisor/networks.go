@@ -113,6 +113,10 @@ func (s *supervisor) find(o network.NIC) int {
 	return slices.IndexFunc(s.nics, func(n *nic) bool { return n.isIn(o) })
 }
 
+// lateShare is which share of the process's descriptors a network has that the VM was not
+// booted in: those that it was have shared all among them.
+const lateShare = 2 * api.MaxNICs
+
 // undo is a stack of what is to be undone.
 type undo []func()
 
@@ -133,7 +137,7 @@ func (s *supervisor) connect(p network.NIC, guest api.NIC, w *Networks) (err err
 			back.run()
 		}
 	}()
-	n, status, err := s.startNIC(s.withDevice(p), api.MaxNICs)
+	n, status, err := s.startNIC(s.withDevice(p), lateShare)
 	if err != nil {
 		return err
 	}
