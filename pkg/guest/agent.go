@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -59,6 +60,7 @@ type agent struct {
 	procs map[string]*process
 	slots map[string]*stdio
 	files map[*fileCall]struct{} // operations in progress
+	roots map[string]*root       // by their container
 	// leaving says that no more of them may begin.
 	leaving bool
 
@@ -70,6 +72,7 @@ func newAgent(log *console, r *reaper) *agent {
 	return &agent{
 		log: log, reaper: r, bpf: bpf, done: make(chan struct{}),
 		procs: make(map[string]*process), slots: make(map[string]*stdio), files: make(map[*fileCall]struct{}),
+		roots: make(map[string]*root),
 		disks: disks{mods: &modules{}, all: make(map[string]*disk)}, nics: hostNICs{modules: &modules{}},
 	}
 }
@@ -262,8 +265,15 @@ func connect(events uevents, mods *modules, log *console) (channel, error) {
 // QEMU: -no-reboot). What is still mounted is synced.
 func leave() {
 	unix.Sync()
-	for _, dir := range []string{rootDir, rwDir, imageDir} {
-		_ = unix.Unmount(dir, 0) // busy or not mounted: synced all the same
+	further, _ := filepath.Glob(rootsDir + "/*")
+	places := []rootPlace{firstPlace()}
+	for _, dir := range further {
+		places = append(places, placeIn(dir))
+	}
+	for _, p := range places {
+		for _, dir := range p.folders() {
+			_ = unix.Unmount(dir, 0) // busy or not mounted: synced all the same
+		}
 	}
 	unix.Sync()
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)

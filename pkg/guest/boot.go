@@ -17,6 +17,7 @@ const (
 	imageDir  = "/micropod/image" // the read-only image
 	rwDir     = "/micropod/rw"    // the writable disk
 	rootDir   = "/micropod/root"  // the overlay of both: the container's root
+	rootsDir  = "/micropod/roots" // the same three of each further container
 	etcDir    = "/micropod/etc"   // files mounted into /etc of containers
 	moduleDir = "/modules"        // of the initramfs, see modules
 	cgroupDir = "/sys/fs/cgroup"

@@ -35,8 +35,8 @@ type waitingDir struct {
 }
 
 // changes calls report for each change, a directory before what is in it.
-func changes(report func(api.Change, *os.File, string) error) error {
-	return compare(rwDir+"/upper", imageDir, report)
+func (f *fileStage) changes(report func(api.Change, *os.File, string) error) error {
+	return compare(f.Place.upper(), f.Place.Image, report)
 }
 
 func compare(upperDir, lowerDir string, report func(api.Change, *os.File, string) error) error {
@@ -217,9 +217,9 @@ func (d *differ) say(kind byte, p string, dir *os.File, name string) error {
 	return d.report(api.Change(string(kind)+p), dir, name)
 }
 
-func listChanges() error {
+func (f *fileStage) listChanges() error {
 	out := newOutput()
-	err := changes(func(c api.Change, _ *os.File, _ string) error {
+	err := f.changes(func(c api.Change, _ *os.File, _ string) error {
 		_, err := out.WriteString(string(c) + "\x00")
 		return err
 	})
@@ -230,9 +230,9 @@ func listChanges() error {
 }
 
 // writeLayer writes the changes as a layer of an image.
-func writeLayer() error {
+func (f *fileStage) writeLayer() error {
 	return writeArchive(func(w *archive.Writer) error {
-		return changes(func(c api.Change, dir *os.File, name string) error {
+		return f.changes(func(c api.Change, dir *os.File, name string) error {
 			as := c.Path()[1:]
 			if c.Kind() == 'D' {
 				return w.Whiteout(as)

@@ -13,6 +13,9 @@ func checkStart(r api.StartRequest) error {
 	if err := api.CheckID(r.ID); err != nil {
 		return invalid("spec", "%v", err)
 	}
+	if r.EtcOf != "" && api.CheckID(r.EtcOf) != nil {
+		return invalid("spec", "files of /etc of %q", api.Clean(r.EtcOf, 128))
+	}
 	if f := r.Seccomp; f != nil && (len(f.Program) == 0 || len(f.Program)%filterSize != 0 || len(f.Program) > api.MaxSeccomp) {
 		return invalid("seccomp", "a program of %d bytes", len(f.Program))
 	}

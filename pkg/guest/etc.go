@@ -18,6 +18,9 @@ func writeEtcFiles(parent string, r api.StartRequest) (map[string]string, error)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+	if r.EtcOf != "" {
+		return etcFilesOf(filepath.Join(parent, r.EtcOf))
+	}
 	content := map[string]string{
 		"hosts":       hostsFile(r.Hosts),
 		"hostname":    r.Hostname + "\n",
@@ -54,6 +57,19 @@ func (f *etcFile) replace(text string) error {
 	}
 	f.text = text
 	return file.Truncate(int64(len(text)))
+}
+
+// etcFilesOf are the files of another container, by their path in any of them.
+func etcFilesOf(dir string) (map[string]string, error) {
+	files := make(map[string]string)
+	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+		p := filepath.Join(dir, name)
+		if _, err := os.Lstat(p); err != nil {
+			return nil, err
+		}
+		files["/etc/"+name] = p
+	}
+	return files, nil
 }
 
 // hostsFile is docker's /etc/hosts with the lines of extra at its end.

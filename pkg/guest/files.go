@@ -26,6 +26,7 @@ const maxFileCalls = 16
 type fileConfig struct {
 	api.FilesRequest
 	Joined bool // fdTarget is the container whose mounts are to be seen
+	Place  rootPlace
 }
 
 // fileStatus is what the stage says first, when it is ready, and last. An error
@@ -40,6 +41,7 @@ type fileStatus struct {
 type fileCall struct {
 	conn   net.Conn
 	within *process // whose mounts it sees, nil for nobody's
+	root   *root    // whose files it sees, nil for those of the guest's first container
 	pid    int
 	exited <-chan syscall.WaitStatus
 	gone   chan struct{} // closed when the stage has been reaped
@@ -71,6 +73,8 @@ func checkFiles(r *api.FilesRequest) error {
 		return invalid("files", "unknown operation %q", api.Clean(string(r.Op), 64))
 	}
 	switch {
+	case r.Root != "" && api.CheckID(r.Root) != nil:
+		return invalid("files", "root file system of %q", api.Clean(r.Root, 128))
 	case hasPath && (!path.IsAbs(r.Path) || len(r.Path) > api.MaxPath || strings.ContainsRune(r.Path, 0)):
 		return invalid("files", "path %q", api.Clean(r.Path, 128))
 	case !hasPath && (r.Path != "" || r.Container != ""):
@@ -91,10 +95,14 @@ func (a *agent) beginFiles(conn net.Conn, r *api.FilesRequest) (*fileCall, error
 	f := &fileCall{conn: conn, within: within, gone: make(chan struct{})}
 	var undo cleanup
 	defer undo.run()
+	if f.root, err = a.enterRoot(r.Root); err != nil {
+		return nil, err
+	}
+	undo.add(f.root.leave)
 	child := make([]*os.File, fdTarget+1)
 	defer func() { closeAll(child) }()
 	undo.add(func() { closeAll([]*os.File{f.in, f.out}) })
-	if err := f.pipes(child, &undo, fileConfig{*r, within != nil}); err != nil {
+	if err := f.pipes(child, &undo, fileConfig{*r, within != nil, f.root.placeOf()}); err != nil {
 		return nil, internal("files", err)
 	}
 	attr := &syscall.ProcAttr{Dir: "/", Env: stageEnv(), Sys: &syscall.SysProcAttr{Setsid: true}}
@@ -190,6 +198,9 @@ func (a *agent) startFiles(f *fileCall, attr *syscall.ProcAttr) (err error) {
 		return internal("fork", err)
 	}
 	a.files[f] = struct{}{}
+	if f.root != nil && f.root.ending { // whoever ended it did not know the process yet
+		_ = a.reaper.signal(f.pid, unix.SIGKILL)
+	}
 	return nil
 }
 
@@ -233,6 +244,7 @@ func (f *fileCall) end(a *agent) {
 	a.mu.Lock()
 	delete(a.files, f)
 	a.mu.Unlock()
+	f.root.leave()
 	close(f.gone)
 }
 

@@ -88,7 +88,7 @@ func (f *fileStage) enter() error {
 	case api.FileChanges, api.FileLayer:
 		return nil // these compare the parts of the root file system
 	}
-	return pivot(rootDir)
+	return pivot(f.Place.Root)
 }
 
 // joinMounts is joinNamespaces for mounts alone.
@@ -118,9 +118,9 @@ func (f *fileStage) prepare() (fileAction, error) {
 	case api.FileExport:
 		return fileAction{run: exportRoot}, nil
 	case api.FileChanges:
-		return fileAction{run: listChanges}, nil
+		return fileAction{run: f.listChanges}, nil
 	case api.FileLayer:
-		return fileAction{run: writeLayer}, nil
+		return fileAction{run: f.writeLayer}, nil
 	}
 	return fileAction{}, invalid("files", "unknown operation")
 }

@@ -33,6 +33,8 @@ type process struct {
 	noBundle bool
 	etc      []etcFile // of a container: what follows its networks
 	live     bool      // launched: all of the above is set (under agent.mu)
+	// root is that of a container that is not the guest's first.
+	root *root
 
 	life  context.Context // until the process has been reaped
 	end   func()          // ends life
@@ -61,7 +63,7 @@ func (a *agent) start(c *control, r api.StartRequest, text json.RawMessage) (any
 	}
 	p := newProcess(r.ID, c)
 	p.filter = r.Seccomp
-	if err := a.reserve(p); err != nil {
+	if err := a.reserve(p, r.OwnRoot); err != nil {
 		return nil, nil, err
 	}
 	return a.begin(p, func() (phases, error) { return a.launch(p, r, text) })
@@ -71,6 +73,7 @@ func (a *agent) start(c *control, r api.StartRequest, text json.RawMessage) (any
 func (a *agent) begin(p *process, launch func() (phases, error)) (any, func(), error) {
 	phases, err := launch()
 	if err != nil {
+		p.root.leave()
 		a.release(p)
 		p.end()
 		p.io.abort()
@@ -78,12 +81,17 @@ func (a *agent) begin(p *process, launch func() (phases, error)) (any, func(), e
 	}
 	a.mu.Lock()
 	p.live = true
+	late := p.root != nil && p.root.ending // whoever ended it did not know the process yet
 	a.mu.Unlock()
+	if late {
+		_ = a.reaper.signal(p.pid, unix.SIGKILL)
+	}
 	return api.StartReply{PID: p.pid, Phases: phases}, func() { go a.log.contain("process "+p.id, func() { a.follow(p) }) }, nil
 }
 
-// reserve takes the id and the streams that may have been opened for it.
-func (a *agent) reserve(p *process) error {
+// reserve takes the id, the streams that may have been opened for it, and its root
+// file system if it has one of its own.
+func (a *agent) reserve(p *process, ownRoot bool) (err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.state != setUp {
@@ -91,6 +99,11 @@ func (a *agent) reserve(p *process) error {
 	}
 	if a.procs[p.id] != nil {
 		return invalid("start", "container %s runs already", p.id)
+	}
+	if ownRoot {
+		if p.root, err = a.enterRootLocked(p.id); err != nil {
+			return err
+		}
 	}
 	a.procs[p.id] = p
 	p.io = a.slotLocked(p.id)
@@ -117,8 +130,11 @@ func (a *agent) launch(p *process, r api.StartRequest, text json.RawMessage) (ph
 	if err != nil {
 		return nil, internal("etc", err)
 	}
-	p.etc = []etcFile{{files["/etc/hosts"], hostsFile(r.Hosts)}, {files["/etc/resolv.conf"], resolvFile(r.DNS)}}
-	p.noBundle, err = trust(etcDir, rootDir, r, files)
+	place := p.root.placeOf()
+	if p.root == nil { // else they are the first container's
+		p.etc = []etcFile{{files["/etc/hosts"], hostsFile(r.Hosts)}, {files["/etc/resolv.conf"], resolvFile(r.DNS)}}
+	}
+	p.noBundle, err = trust(etcDir, place.Root, r, files)
 	if err != nil {
 		return nil, internal("certificates", err)
 	}
@@ -148,7 +164,7 @@ func (a *agent) launch(p *process, r api.StartRequest, text json.RawMessage) (ph
 		_ = a.reaper.signal(p.pid, unix.SIGKILL)
 		<-p.exited
 	})
-	status, err := l.handshake(stageConfig{r, stagePlace{Root: rootDir, Files: files, NoBundle: p.noBundle}}, text)
+	status, err := l.handshake(stageConfig{r, stagePlace{Root: place.Root, Files: files, NoBundle: p.noBundle}}, text)
 	if err != nil {
 		return nil, err
 	}
@@ -207,6 +223,7 @@ func (a *agent) follow(p *process) {
 	ws := <-p.exited
 	at := time.Now()
 	a.ended(p)
+	p.root.leave()
 	if p.peer != nil {
 		p.peer.Close()
 	} else {

@@ -24,6 +24,8 @@ const (
 type control struct {
 	conn net.Conn
 	mu   sync.Mutex // one frame at a time
+
+	ended bool // nothing may belong to it any more (under agent.mu)
 }
 
 func (c *control) send(k api.Kind, v any) error {
@@ -72,7 +74,9 @@ func (a *agent) serve(conn net.Conn) {
 	switch open.Purpose {
 	case api.PurposeControl:
 		if err := api.WriteMessage(conn, api.KindHello, hello(nil)); err == nil {
-			_ = a.serveControl(&control{conn: conn})
+			c := &control{conn: conn}
+			_ = a.serveControl(c)
+			a.controlEnded(c)
 		}
 	case api.PurposeStdio:
 		if err := a.serveStdio(conn, open.Process); err != nil {
@@ -174,6 +178,10 @@ func (a *agent) call(c *control, req api.Request) (result any, after func(), err
 		return obey(req, a.detach)
 	case api.MethodNetworks:
 		return obey(req, a.networks)
+	case api.MethodRoot:
+		return answer(req, func(r api.RootRequest) (api.SetupReply, error) { return a.makeRoot(c, r) })
+	case api.MethodRelease:
+		return obey(req, a.releaseRoot)
 	case api.MethodShutdown:
 		return nil, a.quit, nil
 	}

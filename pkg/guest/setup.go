@@ -48,24 +48,15 @@ func (a *agent) setup(r api.SetupRequest) (api.SetupReply, error) {
 		return api.SetupReply{}, invalid("setup", "the guest is set up already")
 	}
 	var p phases
-	steps := []struct {
-		name string
-		run  func() error
-	}{
+	steps := []namedStep{
 		{"clock", func() error { return setClock(r.Now) }},
 		{"entropy", func() error { return addEntropy(r.Entropy) }},
 		{"devices", virtioBus(busDir).release},
 		{"network", func() error { return a.nics.setUp(r.NICs) }},
 		{"sysctl", func() error { return writeSysctls("/proc/sys", r.Sysctls) }},
-		{"image", func() error { return mountImage(r.Root) }},
-		{"disk", func() error { return mountWritable(r.Root.Writable) }},
-		{"overlay", mountOverlay},
 	}
-	for _, s := range steps {
-		if err := s.run(); err != nil {
-			return api.SetupReply{}, internal(s.name, err)
-		}
-		p.mark(s.name)
+	if err := runNamed(&p, append(steps, firstPlace().mounts(r.Root)...)); err != nil {
+		return api.SetupReply{}, err
 	}
 	a.mu.Lock()
 	a.token, a.state = r.Token, setUp
@@ -83,31 +74,7 @@ func checkSetup(r api.SetupRequest) error {
 	if len(r.NICs) > api.MaxNICs {
 		return invalid("setup", "%d network devices, at most %d", len(r.NICs), api.MaxNICs)
 	}
-	if r.Root.Format != "erofs" && r.Root.Format != "ext4" {
-		return invalid("setup", "image format %q", api.Clean(r.Root.Format, 32))
-	}
-	if len(r.Root.Devices) == 0 || len(r.Root.Devices) > 256 {
-		return invalid("setup", "%d image devices", len(r.Root.Devices))
-	}
-	if r.Root.Format == "ext4" && len(r.Root.Devices) > 1 {
-		return invalid("setup", "an ext4 image has one device, not %d", len(r.Root.Devices))
-	}
-	for _, d := range r.Root.Devices {
-		if !isDisk(d) {
-			return invalid("setup", "image device %q is no virtio disk", api.Clean(d, 64))
-		}
-	}
-	if r.Root.Writable != "" && !isDisk(r.Root.Writable) {
-		return invalid("setup", "writable device %q is no virtio disk", api.Clean(r.Root.Writable, 64))
-	}
-	return nil
-}
-
-// isDisk reports whether dev is /dev/vd and one to three lower-case letters.
-// It becomes a mount option, where a comma would begin another.
-func isDisk(dev string) bool {
-	name, ok := strings.CutPrefix(dev, "/dev/vd")
-	return ok && len(name) >= 1 && len(name) <= 3 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz") == ""
+	return checkRoot(r.Root)
 }
 
 func setClock(now time.Time) error {
@@ -181,58 +148,3 @@ func sysctlPath(key string) (string, error) {
 	}
 	return path, nil
 }
-
-// imageMount is the mount of the image's read-only disks: a pure function.
-func imageMount(r api.Root) guestMount {
-	m := guestMount{source: r.Devices[0], target: imageDir, fstype: r.Format, flags: unix.MS_RDONLY}
-	var opts []string
-	for _, d := range r.Devices[1:] {
-		opts = append(opts, "device="+d)
-	}
-	m.data = strings.Join(opts, ",")
-	return m
-}
-
-func mountImage(r api.Root) error {
-	m := imageMount(r)
-	if err := m.mount(); err != nil {
-		return fmt.Errorf("%s: %w", strings.Join(r.Devices, ", "), err)
-	}
-	return nil
-}
-
-// mountWritable mounts the disk of the overlay's upper layer. It is never
-// checked or repaired: its journal is all that a crash needs.
-func mountWritable(dev string) error {
-	m := guestMount{source: dev, target: rwDir, fstype: "ext4"}
-	if dev == "" {
-		m = guestMount{source: "tmpfs", target: rwDir, fstype: "tmpfs", data: "mode=0755"}
-	}
-	err := m.mount()
-	if errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EIO) {
-		return fmt.Errorf("the writable disk %s is damaged: %w", dev, err)
-	}
-	if err != nil {
-		return fmt.Errorf("writable disk %s: %w", dev, err)
-	}
-	for _, dir := range []string{rwDir + "/upper", rwDir + "/work"} {
-		// Explicitly 0755 root:root: the upper layer's root is what a
-		// container sees as /, whatever the image's layers say.
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("prepare the writable disk: %w", err)
-		}
-	}
-	return nil
-}
-
-// overlayMount is docker's overlay: redirects and metacopy off, so that the
-// upper layer alone is the exact difference to the image.
-func overlayMount() guestMount {
-	return guestMount{
-		source: "overlay", target: rootDir, fstype: "overlay",
-		data: "lowerdir=" + imageDir + ",upperdir=" + rwDir + "/upper,workdir=" + rwDir + "/work" +
-			",index=off,metacopy=off,redirect_dir=off",
-	}
-}
-
-func mountOverlay() error { return overlayMount().mount() }

@@ -263,13 +263,13 @@ func TestContainerMount(t *testing.T) {
 }
 
 func TestImageMount(t *testing.T) {
-	got := imageMount(api.Root{Format: "erofs", Devices: []string{"/dev/vda", "/dev/vdb", "/dev/vdc"}})
+	got := firstPlace().imageMount(api.Root{Format: "erofs", Devices: []string{"/dev/vda", "/dev/vdb", "/dev/vdc"}})
 	want := guestMount{"/dev/vda", imageDir, "erofs", unix.MS_RDONLY, "device=/dev/vdb,device=/dev/vdc", false}
 	if got != want {
 		t.Errorf("%+v", got)
 	}
-	if !strings.HasSuffix(overlayMount().data, "index=off,metacopy=off,redirect_dir=off") {
-		t.Errorf("%+v", overlayMount())
+	if !strings.HasSuffix(firstPlace().overlayMount().data, "index=off,metacopy=off,redirect_dir=off") {
+		t.Errorf("%+v", firstPlace().overlayMount())
 	}
 }
 
@@ -289,6 +289,9 @@ func TestCheckSetup(t *testing.T) {
 		"two of ext4": func(r *api.SetupRequest) {
 			r.Root = api.Root{Format: "ext4", Devices: []string{"/dev/vda", "/dev/vdb"}}
 		},
+		"comma of nbd": func(r *api.SetupRequest) { r.Root.Devices = []string{"/dev/nbd0,x"} },
+		"part of nbd":  func(r *api.SetupRequest) { r.Root.Devices = []string{"/dev/nbd0p1"} },
+		"nbd":          func(r *api.SetupRequest) { r.Root.Writable = "/dev/nbd" },
 		"comma":        func(r *api.SetupRequest) { r.Root.Devices = []string{"/dev/vda,x"} },
 		"other device": func(r *api.SetupRequest) { r.Root.Devices = []string{"/dev/sda"} },
 		"path":         func(r *api.SetupRequest) { r.Root.Writable = "/dev/vd/../x" },

@@ -190,7 +190,10 @@ type SetupReply struct {
 type StartRequest struct {
 	// ID of the container, [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most MaxID bytes.
 	ID string `json:"id"`
-	// Spec is the OCI runtime spec. root.path is ignored (it is SetupRequest.Root);
+	// OwnRoot says that MethodRoot has made the root file system of this ID; without
+	// it that is SetupRequest.Root.
+	OwnRoot bool `json:"ownRoot,omitempty"`
+	// Spec is the OCI runtime spec. root.path is ignored, see OwnRoot;
 	// root.readonly counts. process.user.uid/gid are ignored: see User.
 	Spec *Spec `json:"spec"`
 	// User as in `docker run --user`: "", "name", "uid", "name:group", "uid:gid",
@@ -203,8 +206,11 @@ type StartRequest struct {
 	Domainname string `json:"domainname,omitempty"`
 	Hosts      []Host `json:"hosts,omitempty"` // more lines of /etc/hosts
 	DNS        DNS    `json:"dns"`
-	Init       bool   `json:"init,omitempty"`  // --init: a reaper is PID 1 of the container
-	Stdin      bool   `json:"stdin,omitempty"` // -i: stdin is the stdio connection, else /dev/null
+	// EtcOf is the container whose very files of these this one has too, as it has
+	// its network; "" gives it its own.
+	EtcOf string `json:"etcOf,omitempty"`
+	Init  bool   `json:"init,omitempty"`  // --init: a reaper is PID 1 of the container
+	Stdin bool   `json:"stdin,omitempty"` // -i: stdin is the stdio connection, else /dev/null
 	// Seccomp is the filter of the container's processes, nil for none; that of
 	// the spec does not count.
 	Seccomp *Seccomp `json:"seccomp,omitempty"`

@@ -33,6 +33,9 @@ type FilesRequest struct {
 	// Container whose mounts are seen, by FileStat, FileArchive and FileExtract;
 	// "" is the root file system itself, also where no container runs.
 	Container string `json:"container,omitempty"`
+	// Root is the container whose root file system that is, if MethodRoot has made
+	// it; "" is the guest's first.
+	Root string `json:"root,omitempty"`
 	// Path in the container, absolute. Links in it never lead out. The last
 	// element is followed if a slash or "/." comes after it, or by FileExtract.
 	Path string `json:"path,omitempty"`
