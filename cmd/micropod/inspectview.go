@@ -61,6 +61,7 @@ type configView struct {
 
 type microPodView struct {
 	VMM              manager.VMMInfo
+	VMOf             string `json:",omitempty"` // the container whose VM it shares
 	SupervisorPid    int
 	CPUs, MemoryMiB  int
 	Kernel           string
@@ -99,7 +100,7 @@ func inspectContainer(c *manager.Container) containerView {
 			WorkingDir: c.Workdir, ExposedPorts: set(c.ExposedPorts), Labels: notNil(c.Labels), Healthcheck: (*image.Healthcheck)(c.Healthcheck), Shell: c.Shell, StopSignal: c.StopSignal, StopTimeout: wholeSeconds(c.StopTimeout),
 		},
 		MicroPod: microPodView{
-			VMM: c.VMM, SupervisorPid: c.SupervisorPID, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Kernel: c.Kernel,
+			VMM: c.VMM, VMOf: c.VMOf, SupervisorPid: c.SupervisorPID, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Kernel: c.Kernel,
 			FromTemplate: c.FromTemplate, Dir: c.Dir, ConsolePath: c.ConsolePath, Disks: c.Disks, Problem: c.Problem, Phases: []phaseView{},
 			CACertificates: manager.CACertificateNames(c.HostConfig),
 		},

@@ -22,7 +22,7 @@ type networkFlags struct {
 func (n *networkFlags) register(f *pflag.FlagSet) {
 	f.VarP(newChecked(&n.publish, "list", checkPublish), "publish", "p", "Publish a container's port(s) to the host")
 	f.BoolVarP(&n.publishAll, "publish-all", "P", false, "Publish all exposed ports to random ports")
-	const usage = `Connect a container to a network: "bridge" (root's default), "user" (that of others), "none" or one of "network ls"`
+	const usage = `Connect a container to a network: "bridge" (root's default), "user" (that of others), "none", "container:<name|id>" (in its microVM) or one of "network ls"`
 	f.Var(&networkValue{&n.asked}, "network", usage)
 	f.Var(&networkValue{&n.asked}, "net", usage)
 	const alias = "Add network-scoped alias for the container"

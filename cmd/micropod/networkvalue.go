@@ -42,12 +42,10 @@ func (v *networkValue) Set(s string) error {
 	return nil
 }
 
-// refuseMode refuses the stack of somebody else: no guest can have that.
+// refuseMode refuses the host's stack: no guest can have that.
 func refuseMode(name string) error {
-	const why = "the guest has a network stack of its own, in its own kernel"
-	kind, _, other := strings.Cut(name, ":")
-	if name == "host" || kind == "container" && other {
-		return &unsupportedFlagError{name: "network", value: name, why: why}
+	if name == "host" {
+		return &unsupportedFlagError{name: "network", value: name, why: "the guest has a network stack of its own, in its own kernel"}
 	}
 	return nil
 }
@@ -156,7 +154,11 @@ func checkTogether(asked []manager.NetworkAttachment) error {
 		if _, err := net.ParseMAC(a.MAC); a.MAC != "" && err != nil {
 			return fmt.Errorf("%s is not a valid mac address", a.MAC)
 		}
-		switch a.Network {
+		kind, _, shared := strings.Cut(a.Network, ":")
+		if shared && kind == "container" {
+			kind = manager.NetworkNone // as little defined by a user
+		}
+		switch kind {
 		case manager.NetworkNone, manager.NetworkUser, manager.NetworkBridge, manager.NetworkDefault:
 			others = true
 			if len(a.Aliases) > 0 {

@@ -37,6 +37,9 @@ type endpointIPAMView struct {
 // network's name are, as in docker, those of the first.
 func inspectNetwork(c *manager.Container) networkSettingsView {
 	v := networkSettingsView{Ports: portMap(publishedPorts(c), false), Networks: map[string]endpointView{}}
+	if _, shared := manager.SharedNetwork(c.HostConfig); shared {
+		return v // what there is, the other container has
+	}
 	if len(c.Attachments) == 0 {
 		v.Networks[manager.NetworkNone] = endpointView{}
 	}

@@ -140,8 +140,11 @@ func (r *root) placeOf() rootPlace {
 // releaseRoot ends a root file system at the host's request.
 func (a *agent) releaseRoot(req api.ReleaseRequest) error {
 	a.mu.Lock()
-	r := a.roots[req.ID]
+	r, leaving := a.roots[req.ID], a.leaving
 	a.mu.Unlock()
+	if leaving { // that ends all of them
+		return &api.Error{Code: api.CodeConflict, Phase: "release", Message: "the guest leaves"}
+	}
 	if r == nil {
 		return &api.Error{Code: api.CodeNotFound, Phase: "release", Message: fmt.Sprintf("container %q has no root file system of its own here", api.Clean(req.ID, api.MaxID))}
 	}

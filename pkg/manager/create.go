@@ -38,6 +38,9 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 // is not started. On an error nothing is left behind but the image.
 func (m *Manager) Create(ctx context.Context, o CreateOptions, p Progress) (*Container, error) {
 	o, err := m.withCACertificates(o)
+	if err == nil {
+		o, err = m.share(o)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +196,7 @@ func newConfig(o CreateOptions, img *image.Image) (state.Config, error) {
 		TTY:     o.TTY, Stdin: o.Stdin, StdinStays: o.StdinStays, AutoRemove: o.AutoRemove, Init: o.Init,
 		ReadOnly: o.ReadOnly, Tmpfs: o.Tmpfs, StopTimeout: o.StopTimeout,
 		HostConfig: o.HostConfig,
-		VMM:        either(o.VMM, "auto"), Kernel: o.Kernel,
+		VMM:        either(o.VMM, vmmAuto), Kernel: o.Kernel,
 	}
 	c.Hostname = either(o.Hostname, c.ID[:12])
 	if c.Name == "" {
@@ -296,15 +299,19 @@ func stopSignal(name string) (int, error) {
 }
 
 func resources(c *state.Config, o CreateOptions) error {
-	c.CPUs = max(1, int(math.Ceil(max(o.CPUs, quotaCPUs(o.HostConfig)))))
+	// Of a container in another one's VM these are limits, and 0 is none.
+	c.CPUs, c.MemoryMiB = 0, 0
+	if !shares(c.HostConfig) {
+		c.CPUs, c.MemoryMiB = 1, defaultMemoryMiB
+	}
+	c.CPUs = max(c.CPUs, int(math.Ceil(max(o.CPUs, quotaCPUs(o.HostConfig)))))
 	if o.CPUs < 0 || c.CPUs > maxCPUs {
 		return fmt.Errorf("%w: %g CPUs: a VM has 1 to %d", ErrInvalid, o.CPUs, maxCPUs)
 	}
-	c.MemoryMiB = defaultMemoryMiB
 	if o.MemoryBytes != 0 {
 		c.MemoryMiB = int((o.MemoryBytes + 1<<20 - 1) >> 20)
 	}
-	if c.MemoryMiB < minMemoryMiB {
+	if c.MemoryMiB < minMemoryMiB && c.MemoryMiB != 0 {
 		return fmt.Errorf("%w: %d MiB of memory: a VM needs at least %d MiB", ErrInvalid, c.MemoryMiB, minMemoryMiB)
 	}
 	c.StorageBytes = o.StorageBytes

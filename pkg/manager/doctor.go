@@ -111,7 +111,7 @@ func (m *Manager) checkVMMs(ctx context.Context) []Check {
 		checks = append(checks, Check{Name: d.Name(), OK: a.OK, Detail: detail, Fix: a.Fix})
 	}
 	vmmCheck := Check{Name: "VMM", Required: true, OK: usable}
-	if chosen, err := m.choose(ctx, "auto"); err == nil {
+	if chosen, err := m.choose(ctx, vmmAuto); err == nil {
 		vmmCheck.Detail = fmt.Sprintf("%s will be used (%s)", chosen.Name, chosen.Reason)
 	} else {
 		vmmCheck.Detail, vmmCheck.Fix = "none can run here", "install QEMU (qemu-system-x86), or Firecracker where there is a usable /dev/kvm"

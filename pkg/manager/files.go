@@ -206,6 +206,9 @@ func (s *sourceReader) failure() error {
 
 // open begins an operation of the guest.
 func (f *Files) open(ctx context.Context, r api.FilesRequest) (*agent.Files, error) {
+	if f.container != "" && shares(f.config.HostConfig) {
+		r.Root = f.vm.ID // beside that of the VM's first container
+	}
 	files, err := agent.OpenFiles(ctx, f.guest.vsock, f.guest.token, r)
 	return files, f.explain(err, r.Path)
 }

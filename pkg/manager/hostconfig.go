@@ -179,14 +179,14 @@ func checkShares(c *state.Config) error {
 		return fmt.Errorf("%w: CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)", ErrInvalid)
 	case h.CPUQuota > 0 && h.CPUQuota < minCPUPeriod:
 		return fmt.Errorf("%w: CPU cfs quota can not be less than 1ms (i.e. 1000)", ErrInvalid)
-	case h.MemoryReservation < 0 || h.MemoryReservation > int64(c.MemoryMiB)<<20:
+	case h.MemoryReservation < 0 || c.MemoryMiB > 0 && h.MemoryReservation > int64(c.MemoryMiB)<<20:
 		return fmt.Errorf("%w: minimum memory limit can not be less than memory reservation limit", ErrInvalid)
 	}
 	last, err := lastCPU(h.CPUSetCPUs)
 	if err != nil {
 		return fmt.Errorf("%w: invalid value %s for cpuset cpus", ErrInvalid, h.CPUSetCPUs)
 	}
-	if last >= c.CPUs {
+	if last >= c.CPUs && !shares(h) { // of another one's VM the start tells
 		return fmt.Errorf("%w: requested CPUs are not available - requested %s, available: 0-%d (see --cpus)", ErrInvalid, h.CPUSetCPUs, c.CPUs-1)
 	}
 	return nil

@@ -29,6 +29,10 @@ func attachments(c *state.Config) []state.Attachment {
 
 // resolveNetworks finds the networks that a new container is to be in.
 func (m *Manager) resolveNetworks(c *state.Config, asked []NetworkAttachment) error {
+	if shares(c.HostConfig) {
+		c.Networks = []state.Attachment{}
+		return nil
+	}
 	if len(asked) == 0 {
 		asked = []NetworkAttachment{{Network: NetworkDefault}}
 	}

@@ -83,6 +83,7 @@ func (m *Manager) container(vm state.VM) Container {
 		return broken(c, err)
 	}
 	describe(&c, config, paths)
+	c.VMOf = m.vmOf(config)
 	status, running, err := m.status(vm)
 	if err != nil {
 		return broken(c, err)

@@ -16,6 +16,9 @@ func (m *Manager) ConnectNetwork(ctx context.Context, container string, a Networ
 	if err != nil {
 		return err
 	}
+	if err := m.refuseSharing(vm); err != nil {
+		return err
+	}
 	if a, err = m.attachment(a); err != nil {
 		return err
 	}

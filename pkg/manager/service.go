@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,7 @@ func (m *Manager) startService(ctx context.Context, lock *state.FileLock, vm sta
 		return none, err
 	}
 	plan.Service = true
-	plan.VM.CPUs, plan.VM.MemoryMiB = 1, min(c.MemoryMiB, serviceMemory)
+	plan.VM.CPUs, plan.VM.MemoryMiB = 1, min(cmp.Or(c.MemoryMiB, serviceMemory), serviceMemory)
 	plan.VM.ConsolePath = filepath.Join(plan.VM.Dir, "console.log")
 	conn, theirs, err := socketPair()
 	if err != nil {

@@ -39,7 +39,7 @@ func newSpec(c *state.Config) *api.Spec {
 				{Type: specs.UTSNamespace}, {Type: specs.CgroupNamespace},
 			},
 			Sysctl:    h.Sysctls,
-			Resources: limits(h),
+			Resources: containerLimits(c),
 		},
 	}
 	if !h.Privileged && !h.UnmaskPaths {

@@ -125,6 +125,9 @@ func startError(o supervisor.Outcome) error {
 
 // plan prepares everything that a supervisor needs to run a container.
 func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, error) {
+	if shares(c.HostConfig) {
+		return m.sharePlan(ctx, c)
+	}
 	p, k, err := m.bootPlan(ctx, c)
 	if err != nil {
 		return p, err
@@ -142,10 +145,15 @@ func (m *Manager) plan(ctx context.Context, c *state.Config) (supervisor.Plan, e
 	if p.Start, err = startRequest(c, k.Release, p.NICs, network.HostResolver()); err != nil {
 		return p, err
 	}
+	m.planLife(&p, c)
+	return p, nil
+}
+
+// planLife plans what is not about the VM.
+func (m *Manager) planLife(p *supervisor.Plan, c *state.Config) {
 	p.AutoRemove, p.Restart = c.AutoRemove, c.HostConfig.RestartPolicy
 	p.StopSignal, p.StopTimeout = c.StopSignal, stopTimeout(c)
 	p.Log, p.Health = m.logSpec(c), healthPlan(c)
-	return p, nil
 }
 
 // bootPlan prepares a VM with a container's disks, in which nothing is started:

@@ -15,7 +15,7 @@ type Usage struct {
 	Running  bool // or paused, or starting
 	// Guest is nil if the guest does not answer, or the container does not run.
 	Guest       *GuestUsage
-	MemoryLimit int64 // memory of the VM
+	MemoryLimit int64 // memory of the VM, or less in another container's
 	VMMemory    int64 // resident memory of the VMM's process; 0 without one
 	Disk        int64 // what the writable disk takes on the host
 }
@@ -76,7 +76,7 @@ func (t *Meter) Read(ctx context.Context) (Usage, error) {
 	disk, _ := blocksBelow(t.m.state.Paths(vm.ID).Disk()) // 0 for one that cannot be measured
 	u := Usage{ID: vm.ID, Name: vm.Name, Disk: disk}
 	if c, err := t.m.state.ReadConfig(vm.ID); err == nil {
-		u.MemoryLimit = int64(c.MemoryMiB) << 20
+		u.MemoryLimit = int64(t.m.memoryOf(c)) << 20
 	}
 	st, running, err := t.m.status(vm)
 	if err != nil || !running || st == nil || st.Phase == state.PhaseExited {

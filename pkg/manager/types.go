@@ -116,7 +116,10 @@ type Container struct {
 	RestartCount int
 	StartedAt    time.Time
 	FinishedAt   time.Time
-	// PID is the process id of the VMM on the host, 0 when not running.
+	// VMOf is the id of the container in whose VM it runs; "" for a VM of its own.
+	VMOf string
+	// PID is the process id of the VMM on the host, 0 when not running, or when the
+	// VM is another container's.
 	PID           int
 	SupervisorPID int
 	Labels        map[string]string

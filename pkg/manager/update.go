@@ -103,7 +103,7 @@ func (o UpdateOptions) live(c *state.Config) *api.Resources {
 	if o == (UpdateOptions{}) {
 		return nil
 	}
-	r := limits(c.HostConfig)
+	r := containerLimits(c)
 	memory := int64(c.MemoryMiB) << 20
 	if r.Memory == nil {
 		r.Memory = &specs.LinuxMemory{}

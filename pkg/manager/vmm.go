@@ -10,13 +10,16 @@ import (
 	"github.com/micropod/micropod/pkg/vmm"
 )
 
+// vmmAuto is the VMM of a container whose user did not choose one.
+const vmmAuto = "auto"
+
 // choose picks the VMM for a VM. "auto" is the first usable driver in order of
 // preference; anything else is that one or an error, never another one.
 func (m *Manager) choose(ctx context.Context, want string) (state.Driver, error) {
 	var reasons []string
 	var skipped []string
 	for _, d := range m.o.Drivers {
-		if want != "auto" && want != d.Name() {
+		if want != vmmAuto && want != d.Name() {
 			continue
 		}
 		a := d.Probe(ctx)

@@ -37,7 +37,7 @@ type HostConfig struct {
 
 	RestartPolicy RestartPolicy `json:"restartPolicy,omitzero"`
 	LogConfig     LogConfig     `json:"logConfig,omitzero"`
-	NetworkMode   string        `json:"networkMode,omitempty"` // none, user or a network as the user named it; "" is user
+	NetworkMode   string        `json:"networkMode,omitempty"` // none, user, container:ID, or a network as the user named it; "" is user
 	PortBindings  []PortBinding `json:"portBindings,omitempty"`
 	PublishAll    bool          `json:"publishAll,omitempty"` // the exposed ports too
 	// CACertificates, in PEM, are trusted beside those of the image.

@@ -24,6 +24,9 @@ type step struct {
 
 // boot are the steps to a guest with its file systems in place.
 func (s *supervisor) boot() []step {
+	if s.plan.VMOf != nil {
+		return s.moveIn()
+	}
 	return []step{
 		{phaseNetwork, s.startNetwork}, {"vmm", s.startVMM}, {"boot", s.awaitAgent}, {"join", s.awaitJoin}, {"setup", s.setup},
 	}

@@ -36,13 +36,16 @@ func (s *supervisor) runToEnd() Final {
 	s.hub.hurry()
 	if err != nil {
 		s.machine.Kill() // the streams end with it
-		<-drained
+		s.awaitStreams(drained)
 		return Final{ExitCode: exitUnknown, Error: err.Error()}
 	}
 	s.awaitDrained(drained)
-	s.flush()
+	f := Final{ExitCode: exit.Code, OOMKilled: exit.OOMKilled}
+	if s.flush() && exit.Signal == int(unix.SIGKILL) { // nobody else has killed it
+		f.Error = s.machine.Exit().Reason
+	}
 	failpoint.Here(failpoint.SupervisorFlushed)
-	return Final{ExitCode: exit.Code, OOMKilled: exit.OOMKilled}
+	return f
 }
 
 // pump takes output from the guest until both streams have ended.
@@ -113,15 +116,28 @@ func (s *supervisor) awaitDrained(drained <-chan struct{}) {
 	select {
 	case <-drained:
 	case <-s.machine.Done():
-		<-drained
+		s.awaitStreams(drained)
 	case <-s.ctx.Done():
 	}
 }
 
-// flush lets the guest write its disk back, unless the disk goes anyway.
-func (s *supervisor) flush() {
+// awaitStreams waits for the end of streams whose VM has ended. Of a VM that is
+// another container's the connection alone may have: then nobody but us ends them.
+func (s *supervisor) awaitStreams(drained <-chan struct{}) {
+	if s.plan.VMOf != nil {
+		defer time.AfterFunc(s.plan.Limits.Kill, func() { s.stdio.Close() }).Stop()
+	}
+	<-drained
+}
+
+// flush lets the guest write its disk back, unless the disk goes anyway. Of another
+// container's VM it reports whether that has ended.
+func (s *supervisor) flush() (turnedOut bool) {
+	if s.plan.VMOf != nil {
+		return s.moveOut()
+	}
 	if s.autoRemove() {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, s.plan.Limits.Shutdown)
 	defer cancel()
@@ -133,6 +149,7 @@ func (s *supervisor) flush() {
 	case <-ctx.Done():
 		s.log.Error("the guest did not shut down in time: its last writes may be lost")
 	}
+	return false
 }
 
 // signal sends a signal to the container's process. SIGKILL always succeeds:

@@ -6,6 +6,9 @@
 // those who are attached, and frees everything in every ending. While it lives
 // it answers on the container's control socket (control.go).
 //
+// A container that shares another one's network runs in that one's VM, and its
+// supervisor has none (tenancy.go).
+//
 // A restart policy makes it boot one VM after the other (restart.go). With
 // Plan.Service it starts no process and answers on no socket: it serves the files
 // of a container that does not run, to the one client it was spawned for
@@ -37,6 +40,9 @@ type Plan struct {
 	VM     vmm.Config       `json:"vm"`
 	Setup  api.SetupRequest `json:"setup"`
 	Start  api.StartRequest `json:"start"`
+	// VMOf is the container in whose VM this one runs, nil for a VM of its own. Of
+	// VM, Disks, CPUs and MemoryMiB count then, of Setup only Root.Format.
+	VMOf *VMOwner `json:"vmOf,omitempty"`
 	// Service says that nothing is started: the VM serves the container's files
 	// until the attached client hangs up. See service.go.
 	Service bool `json:"service,omitempty"`

@@ -14,6 +14,9 @@ func (s *supervisor) release() {
 	if s.stdio != nil {
 		s.stdio.Close()
 	}
+	if s.plan.VMOf != nil && s.machine != nil {
+		s.moveOut()
+	}
 	if s.agent != nil {
 		s.agent.Close()
 	}
@@ -33,6 +36,11 @@ func (s *supervisor) release() {
 	}
 	if err := state.RemoveToken(s.paths); err != nil {
 		s.log.Error("free what the VM had", "err", err)
+	}
+	if s.plan.VMOf != nil {
+		if err := s.unlinkVM(); err != nil {
+			s.log.Error("free what the container had of the VM", "err", err)
+		}
 	}
 	if err := os.RemoveAll(s.paths.VMM()); err != nil {
 		s.log.Error("remove files of the VMM", "err", err)

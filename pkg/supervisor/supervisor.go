@@ -39,6 +39,10 @@ type supervisor struct {
 	before *state.Status // how the start before ended, of one by the restart policy
 	rest   time.Duration // before this start
 
+	// Of a container in another one's VM:
+	lastToken string // of the VM in which it has run before
+	movedOut  bool
+
 	held []*state.FileLock // what VMs are booted from, see holdBootFiles
 
 	outcome *os.File // until the outcome is reported
@@ -180,6 +184,9 @@ func newSupervisor(store *state.Store, in inherited, drivers []vmm.Driver) (*sup
 // old or replaced: the restart policy boots from them again. Of a file that is not
 // there the boot tells; one on a file system without locks is a user's own.
 func (s *supervisor) holdBootFiles() {
+	if s.plan.VMOf != nil {
+		return // the VM's own supervisor does
+	}
 	for _, path := range []string{s.plan.VM.Kernel, s.plan.VM.Initrd} {
 		l, err := state.HoldShared(path)
 		if err != nil {
