@@ -1,7 +1,6 @@
 package manager
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +35,10 @@ func (m *Manager) startService(ctx context.Context, lock *state.FileLock, vm sta
 		return none, err
 	}
 	plan.Service = true
-	plan.VM.CPUs, plan.VM.MemoryMiB = 1, min(cmp.Or(c.MemoryMiB, serviceMemory), serviceMemory)
+	plan.VM.CPUs, plan.VM.MemoryMiB = 1, serviceMemory
+	if !shares(c.HostConfig) { // else that is no VM's
+		plan.VM.MemoryMiB = min(c.MemoryMiB, serviceMemory)
+	}
 	plan.VM.ConsolePath = filepath.Join(plan.VM.Dir, "console.log")
 	conn, theirs, err := socketPair()
 	if err != nil {
