@@ -84,7 +84,7 @@ func (t *tenancy) add(d servedDisk) error {
 
 // moveIn are the steps to a root file system in another container's VM.
 func (s *supervisor) moveIn() []step {
-	return []step{{"join", s.joinVM}, {"disks", s.bringDisks}, {"setup", s.makeRoot}}
+	return []step{{"join", s.joinVM}, {"serve", s.bringDisks}, {"setup", s.makeRoot}}
 }
 
 // errNoVM is docker's word for a network that nobody is in.

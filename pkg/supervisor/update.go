@@ -43,12 +43,15 @@ func (s *supervisor) update(u *Update) error {
 
 // fits holds an update to the size of the VM, which only a start changes.
 func (s *supervisor) fits(u *Update) error {
-	has := s.plan.VM
+	has, more := s.plan.VM, "stop the container to give it more"
+	if s.plan.VMOf != nil {
+		more = "it is that of container " + s.plan.VMOf.Name
+	}
 	switch {
 	case u.MemoryMiB > has.MemoryMiB:
-		return fmt.Errorf("its VM has %d MiB of memory: stop the container to give it more", has.MemoryMiB)
+		return fmt.Errorf("its VM has %d MiB of memory: %s", has.MemoryMiB, more)
 	case u.CPUs > has.CPUs:
-		return fmt.Errorf("its VM has %d CPUs: stop the container to give it more", has.CPUs)
+		return fmt.Errorf("its VM has %d CPUs: %s", has.CPUs, more)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func TestFirecracker(t *testing.T) {
 		b.run(t, host, user, "firecracker.test", "TestContract")
 	})
 	t.Run("unprivileged scripts", func(t *testing.T) {
-		b.run(t, host, user, "cmd.test", "TestVM/^(run|stdin|rm|network|peers|connect)$")
+		b.run(t, host, user, "cmd.test", "TestVM/^(run|stdin|rm|network|peers|connect|share)$")
 	})
 }
 
