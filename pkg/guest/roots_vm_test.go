@@ -64,6 +64,11 @@ func TestRoots(t *testing.T) {
 	t.Run("lost", j.lost)
 	t.Run("files", j.filesOfRoot)
 	t.Run("first lives", func(t *testing.T) {
+		devices := "for d in 'b 254 0' 'b 254 32' 'b 43 0'; do rm -f /d; mknod /d $d && head -c 1 /d; done"
+		r := j.runExec(changeExec(shExec(devices), func(r *api.ExecRequest) { r.Container = "c1" }))
+		if strings.Count(r.stderr, "/d: Operation not permitted") != 3 {
+			t.Errorf("devices of the guest: %+v", r)
+		}
 		if r := j.runExec(changeExec(shExec("ls /first"), func(r *api.ExecRequest) { r.Container = "c1" })); r.exit.Code != 0 {
 			t.Errorf("%+v", r)
 		}
@@ -104,6 +109,10 @@ func (j *joiner) own(t *testing.T) {
 	r := vm.run(second("ls /first; cat /etc/hostname; wget -qO- http://127.0.0.1/file; ps -o comm | grep -c sleep; echo kept > /file; exit 7"))
 	if r.exit.Code != 7 || r.stdout != "box\nsame network\n0\n" {
 		t.Errorf("%+v", r)
+	}
+	r = vm.run(second("for d in 'b 254 0' 'b 254 32' 'c 1 1' 'c 1 11'; do rm -f /d; mknod /d $d && head -c 1 /d; done; mknod /null c 1 3 && echo >/null && echo null; cat /dev/tty; rm -f /d /null"))
+	if r.stdout != "null\n" || strings.Count(r.stderr, "/d: Operation not permitted") != 4 || !strings.Contains(r.stderr, "'/dev/tty': No such device or address") {
+		t.Errorf("devices of the guest: %+v", r)
 	}
 	if err := vm.client.Release(j.ctx, "c2"); err != nil {
 		t.Error(err)
