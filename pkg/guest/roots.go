@@ -45,6 +45,9 @@ func (a *agent) makeRoot(c *control, req api.RootRequest) (api.SetupReply, error
 	if err := checkRoot(req.Root); err != nil {
 		return api.SetupReply{}, err
 	}
+	if err := a.mayShare(); err != nil {
+		return api.SetupReply{}, internal("root", err)
+	}
 	if err := a.rootGone(req.ID); err != nil {
 		return api.SetupReply{}, err
 	}
