@@ -2,6 +2,7 @@ package guest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -94,7 +95,12 @@ func (a *agent) holdDevices(cgroup *os.File, r api.StartRequest) error {
 
 // mayShare is nil where a second container may come into the guest: each can be
 // held to its own devices, and so from the other's disks.
-func (a *agent) mayShare() error { return a.bpf.able() }
+func (a *agent) mayShare() error {
+	if err := a.bpf.able(); err != nil {
+		return fmt.Errorf("containers in one VM could open each other's disks: %w", err)
+	}
+	return nil
+}
 
 // instruction is struct bpf_insn of Linux; registers holds the source above the
 // destination.

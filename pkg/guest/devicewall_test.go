@@ -238,10 +238,10 @@ func TestMayShare(t *testing.T) {
 		noBPF  bool
 	}{
 		{fakeBPF{}, "", false},
-		{fakeBPF{probe: unix.EINVAL}, "the guest's kernel has no CONFIG_CGROUP_BPF (invalid argument)", true},
-		{fakeBPF{probe: unix.ENOSYS}, "the guest's kernel has no CONFIG_CGROUP_BPF (function not implemented)", true},
-		{fakeBPF{probe: unix.EPERM}, "load a program for devices: operation not permitted", false},
-		{fakeBPF{again: maxLoads}, "load a program for devices: resource temporarily unavailable", false},
+		{fakeBPF{probe: unix.EINVAL}, "containers in one VM could open each other's disks: the guest's kernel has no CONFIG_CGROUP_BPF (invalid argument)", true},
+		{fakeBPF{probe: unix.ENOSYS}, "containers in one VM could open each other's disks: the guest's kernel has no CONFIG_CGROUP_BPF (function not implemented)", true},
+		{fakeBPF{probe: unix.EPERM}, "containers in one VM could open each other's disks: load a program for devices: operation not permitted", false},
+		{fakeBPF{again: maxLoads}, "containers in one VM could open each other's disks: load a program for devices: resource temporarily unavailable", false},
 	} {
 		a := newAgent(&console{w: &bytes.Buffer{}}, nil)
 		a.bpf = tt.kernel.call
@@ -251,5 +251,16 @@ func TestMayShare(t *testing.T) {
 		if slices.Contains(tt.kernel.calls, "attach") {
 			t.Error("a question has attached something")
 		}
+	}
+}
+
+// TestRootNeedsBPF refuses a second container before anything of it is mounted.
+func TestRootNeedsBPF(t *testing.T) {
+	kernel := fakeBPF{probe: unix.EINVAL}
+	a := newAgent(&console{w: &bytes.Buffer{}}, nil)
+	a.bpf, a.state = kernel.call, setUp
+	_, err := a.makeRoot(&control{}, api.RootRequest{ID: "c2", Root: api.Root{Format: "erofs", Devices: []string{"/dev/nbd0"}}})
+	if err == nil || !strings.Contains(err.Error(), "CONFIG_CGROUP_BPF") || len(a.roots) != 0 {
+		t.Errorf("%v, %d roots", err, len(a.roots))
 	}
 }
