@@ -24,8 +24,9 @@ const (
 
 // tables are those of a Host in the kernel.
 type tables struct {
-	conn *nftables.Conn
-	name string
+	conn  *nftables.Conn // only reads
+	queue *queue
+	name  string
 }
 
 // policyVersion names the policy, which is chains and all sets: tables of another one
@@ -38,7 +39,11 @@ func openTables(table string) (*tables, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
-	return &tables{conn, table}, nil
+	q, err := newQueue()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("nftables: %w", err), conn.CloseLasting())
+	}
+	return &tables{conn, q, table}, nil
 }
 
 // socket is what is asked of nftables' own.
@@ -174,7 +179,7 @@ func (t *tables) change(have, want contents, whole bool) (changed bool, err erro
 		if len(old) == 0 && len(added) == 0 {
 			return false, nil
 		}
-		err = errors.Join(t.queueElements(old, t.conn.SetDeleteElements), t.queueElements(added, t.conn.SetAddElements))
+		err = errors.Join(t.queueElements(old, t.queue.SetDeleteElements), t.queueElements(added, t.queue.SetAddElements))
 	default:
 		t.queueDelete()
 		err = t.queueAll(want)
@@ -188,39 +193,35 @@ func (t *tables) change(have, want contents, whole bool) (changed bool, err erro
 	return true, nil
 }
 
-// flush sends what is queued. The kernel answers each message that it refuses; the
-// first of them says why, and the others follow from it.
+// flush makes the changes that are queued, or none.
 func (t *tables) flush() error {
-	err := t.conn.Flush()
-	for {
-		var all interface{ Unwrap() []error }
-		if !errors.As(err, &all) || len(all.Unwrap()) == 0 {
-			return err
-		}
-		err = all.Unwrap()[0]
+	batch, err := t.queue.take()
+	if err != nil {
+		return err
 	}
+	return transact(batch)
 }
 
 // queueDelete deletes the tables, there or not: what is added first can be.
 func (t *tables) queueDelete() {
 	for _, family := range families() {
-		t.conn.AddTable(t.table(family))
-		t.conn.DelTable(t.table(family))
+		t.queue.AddTable(t.table(family))
+		t.queue.DelTable(t.table(family))
 	}
 }
 
 func (t *tables) queueAll(want contents) error {
 	for _, family := range families() {
-		table := t.conn.AddTable(t.table(family))
+		table := t.queue.AddTable(t.table(family))
 		version := &nftables.Set{Table: table, Name: policyVersion, KeyType: nftables.TypeMark}
-		if err := t.conn.AddSet(version, nil); err != nil {
+		if err := t.queue.AddSet(version, nil); err != nil {
 			return fmt.Errorf("set %s: %w", policyVersion, err)
 		}
 	}
 	for _, s := range sets() {
 		described, err := s.in(t.table(s.family))
 		if err == nil {
-			err = t.conn.AddSet(described, s.bounds())
+			err = t.queue.AddSet(described, s.bounds())
 		}
 		if err != nil {
 			return fmt.Errorf("set %s: %w", s.name, err)
@@ -229,7 +230,7 @@ func (t *tables) queueAll(want contents) error {
 	for _, c := range chains() {
 		t.queueChain(c)
 	}
-	return t.queueElements(want, t.conn.SetAddElements)
+	return t.queueElements(want, t.queue.SetAddElements)
 }
 
 func (t *tables) queueChain(c chain) {
@@ -238,13 +239,13 @@ func (t *tables) queueChain(c chain) {
 		accept := nftables.ChainPolicyAccept // others may have another opinion
 		out.Type, out.Hooknum, out.Priority, out.Policy = c.kind, &c.hook, &c.priority, &accept
 	}
-	t.conn.AddChain(out)
+	t.queue.AddChain(out)
 	for _, r := range c.rules {
 		rule := &nftables.Rule{Table: out.Table, Chain: out, Exprs: slices.Concat(r.parts...)}
 		if r.comment != "" {
 			rule.UserData = userdata.AppendString(nil, userdata.TypeComment, r.comment)
 		}
-		t.conn.AddRule(rule)
+		t.queue.AddRule(rule)
 	}
 }
 

@@ -28,7 +28,7 @@ func TestFlushTellsTheFirst(t *testing.T) {
 			return openErr
 		}
 		for range 3 {
-			tab.conn.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "nobody-has-it"})
+			tab.queue.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "nobody-has-it"})
 		}
 		err = tab.flush()
 		return tab.close()
