@@ -101,7 +101,7 @@ func (d *Driver) start(ctx context.Context, c vmm.Config) (*machine, error) {
 	}
 	steps := m.startSteps()
 	if m.origin != nil {
-		steps = append(steps, step{"load the template", m.load}, step{"hand the network devices over", m.handOver}, step{"resume", m.resume})
+		steps = append(steps, step{"load the template", m.load}, step{"resume", m.handingOver(m.resume)})
 	} else {
 		steps = append(steps, m.bootSteps()...)
 	}
@@ -136,8 +136,7 @@ func (m *machine) startSteps() []step {
 func (m *machine) bootSteps() []step {
 	return []step{
 		{"configure", m.configure},
-		{"hand the network devices over", m.handOver},
-		{"boot", m.boot},
+		{"boot", m.handingOver(m.boot)},
 	}
 }
 

@@ -36,6 +36,24 @@ func (m *machine) handOver(context.Context) error {
 	return moveHere(m.proc.cmd.Process.Pid, names)
 }
 
+// handingOver is a step beside which the devices are handed over: the kernel takes two of
+// its grace periods to move one, in which nothing happens, and a guest does not miss a
+// device that leads nowhere yet.
+func (m *machine) handingOver(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ran := make(chan error)
+		go func() { ran <- run(ctx) }()
+		handed := m.handOver(ctx)
+		if err := <-ran; err != nil {
+			return err
+		}
+		if handed != nil {
+			return fmt.Errorf("hand the network devices over: %w", handed)
+		}
+		return nil
+	}
+}
+
 // unpersist makes a process's hold on its TAP device the only one.
 func unpersist(pid int, name string) error {
 	process, err := unix.PidfdOpen(pid, 0)
