@@ -77,6 +77,7 @@ func startGuard(ctx context.Context, guard []string, s guardSpec, c command) (*p
 		link.closeLinks()
 		return nil, err
 	}
+	p.links = link.links
 	return p, nil
 }
 
@@ -156,7 +157,7 @@ func sockets(taps []tap) int {
 	return n
 }
 
-// closeLinks ends the host's side of the NICs.
+// closeLinks is process.closeLinks, where there is none.
 func (l *guardLink) closeLinks() { closeFiles(l.links) }
 
 // finish returns when the guard's last report was read; the guard has ended.

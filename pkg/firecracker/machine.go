@@ -217,9 +217,9 @@ func (m *machine) startProcess(ctx context.Context) error {
 	default:
 		m.proc, err = m.startAlone(out, errs)
 	}
-	if err == nil && m.proc.guard != nil {
-		m.links = m.proc.guard.links
-		m.onEnd(m.proc.guard.closeLinks)
+	if err == nil {
+		m.links = m.proc.links
+		m.onEnd(m.proc.closeLinks)
 	}
 	return err
 }

@@ -85,21 +85,25 @@ func (m *machine) startAlone(stdout, stderr *os.File) (*process, error) {
 }
 
 // startWithNetwork runs Firecracker without a jail, in a network namespace of
-// its own, and unless we are root in a user namespace.
+// its own, and unless we are root in a user namespace: only that takes a guard.
 func (m *machine) startWithNetwork(ctx context.Context, stdout, stderr *os.File) (*process, error) {
 	dirs, err := m.openDirs()
 	if err != nil {
 		return nil, err
 	}
 	defer closeFiles(dirs)
-	c := command{stdout: stdout, stderr: stderr, unprivileged: true, inherits: slices.Clone(dirs)}
+	c := command{stdout: stdout, stderr: stderr, inherits: slices.Clone(dirs)}
 	api, log := filepath.Base(m.files.api), filepath.Base(m.files.log)
-	s := guardSpec{
-		Taps: taps(m.config, os.Geteuid()), Exec: true, Parent: os.Getpid(),
-		Command: append([]string{m.binary, "--id", m.config.ID}, m.argsFor(inherited(guardDir, api), inherited(guardDir, log))...),
+	args := append([]string{"--id", m.config.ID}, m.argsFor(inherited(guardDir, api), inherited(guardDir, log))...)
+	devices := taps(m.config, os.Geteuid())
+	if os.Geteuid() == 0 {
+		c.path, c.args, c.taps = m.binary, args, devices
+		return startProcess(c)
 	}
+	c.unprivileged = true
+	s := guardSpec{Taps: devices, Exec: true, Parent: os.Getpid(), Command: append([]string{m.binary}, args...)}
 	p, err := startGuard(ctx, m.guard, s, c)
-	if err != nil && os.Geteuid() != 0 {
+	if err != nil {
 		err = forbidden(err, "/proc/sys")
 	}
 	return p, err

@@ -20,6 +20,8 @@ type process struct {
 	// guard is where the VMM's guard reports, nil without one. Then cmd is the
 	// guard.
 	guard *guardLink
+	// links are the sockets of its TAP devices, which outlast it.
+	links []*os.File
 }
 
 // command is what to run. Its files are the only ones the program gets,
@@ -36,6 +38,9 @@ type command struct {
 	cgroup *os.File // of version 2, where it begins; nil for our own
 	// unprivileged is a guard that becomes the VMM itself, in a user namespace.
 	unprivileged bool
+	// taps are devices that the program is to find in a network namespace of its own, if
+	// there are any. A guard makes them itself.
+	taps []tap
 }
 
 // ownUser gives the program a user namespace, in which it is who we are, and
@@ -85,8 +90,9 @@ func startProcess(c command) (*process, error) {
 	}
 	p := &process{cmd: cmd, exited: make(chan struct{}), guard: c.guard}
 	started := make(chan error)
-	go p.run(started)
+	go p.run(c.taps, started)
 	if err := <-started; err != nil {
+		p.closeLinks()
 		return nil, err
 	}
 	if c.guard != nil && !c.unprivileged {
@@ -96,6 +102,7 @@ func startProcess(c command) (*process, error) {
 	none := unix.Rlimit{}
 	if err := unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_CORE, &none, nil); err != nil && err != unix.ESRCH {
 		p.kill()
+		p.closeLinks()
 		return nil, fmt.Errorf("limit core files: %w", err)
 	}
 	return p, nil
@@ -105,7 +112,7 @@ func startProcess(c command) (*process, error) {
 // death signal comes when the thread ends that made the child, not the process
 // (prctl(2), PR_SET_PDEATHSIG). The thread is never unlocked, so the runtime
 // ends it together with this goroutine.
-func (p *process) run(started chan<- error) {
+func (p *process) run(taps []tap, started chan<- error) {
 	runtime.LockOSThread()
 	// The umask belongs to the process unless the thread leaves the shared
 	// state. Some sandboxes forbid that; the directories are 0700 all the same,
@@ -113,7 +120,10 @@ func (p *process) run(started chan<- error) {
 	if unix.Unshare(unix.CLONE_FS) == nil {
 		unix.Umask(0o177)
 	}
-	err := p.cmd.Start()
+	err := p.makeNetwork(taps)
+	if err == nil {
+		err = p.cmd.Start()
+	}
 	started <- err
 	if err != nil {
 		return
@@ -125,6 +135,25 @@ func (p *process) run(started chan<- error) {
 	}
 	close(p.exited)
 }
+
+// makeNetwork takes the calling thread, and what it starts, to a network namespace with
+// nothing but the devices in it.
+func (p *process) makeNetwork(taps []tap) error {
+	if len(taps) == 0 {
+		return nil
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("make a network namespace: %w", err)
+	}
+	fds, err := makeTaps(taps)
+	for _, fd := range fds {
+		p.links = append(p.links, os.NewFile(uintptr(fd), "link"))
+	}
+	return err
+}
+
+// closeLinks ends the host's side of the NICs.
+func (p *process) closeLinks() { closeFiles(p.links) }
 
 // pid is the VMM's, not the guard's.
 func (p *process) pid() int {
