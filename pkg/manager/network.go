@@ -126,12 +126,16 @@ func (m *Manager) networkPlan(c *state.Config, k *kernel.Kernel) ([]network.NIC,
 	if err != nil {
 		return nil, err
 	}
-	nics := m.planNICs(c, members, m.hostNetworks(), network.UplinkMTU())
+	var host []netip.Prefix
+	if slices.ContainsFunc(attachments(c), func(a state.Attachment) bool { return !recorded(a) }) {
+		host = m.hostNetworks()
+	}
+	nics := m.planNICs(c, members, host, network.UplinkMTU())
 	return nics, addPorts(nics, portBindings(c))
 }
 
 // planNICs makes a device for each network of a container. host are the networks
-// of the host. Pure.
+// of the host, from which one that has no record keeps away. Pure.
 func (m *Manager) planNICs(c *state.Config, members []membership, host []netip.Prefix, mtu int) []network.NIC {
 	for _, to := range members {
 		if to.network.Subnet.IsValid() {

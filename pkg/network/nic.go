@@ -157,18 +157,21 @@ const (
 // UplinkMTU is the MTU of the device that leads to the rest of the world, within
 // what a VM's device can have.
 func UplinkMTU() int {
+	host := hostAddress(netip.IPv4Unspecified())
+	if !host.IsValid() {
+		return commonMTU
+	}
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return commonMTU
 	}
-	host := hostAddress(netip.IPv4Unspecified())
 	for _, i := range interfaces {
 		addrs, err := i.Addrs()
 		if err != nil {
 			continue
 		}
 		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && host.IsValid() && p.Addr() == host {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == host {
 				return min(max(i.MTU, leastMTU), largestMTU)
 			}
 		}

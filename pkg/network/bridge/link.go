@@ -87,18 +87,20 @@ func (h Host) configure(link netlink.Link, n Network) error {
 	if err := bridgeSysctls(n); err != nil {
 		return err
 	}
-	if err := setAddress(link, netip.PrefixFrom(n.Gateway, n.Subnet.Bits())); err != nil {
+	if err := setAddresses(link, n); err != nil {
 		return err
-	}
-	if n.Subnet6.IsValid() {
-		if err := setAddress(link, netip.PrefixFrom(n.Gateway6, n.Subnet6.Bits())); err != nil {
-			return err
-		}
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
 	return forwarding(n)
+}
+
+func setAddresses(link netlink.Link, n Network) error {
+	if err := setAddress(link, netip.PrefixFrom(n.Gateway, n.Subnet.Bits())); err != nil || !n.Subnet6.IsValid() {
+		return err
+	}
+	return setAddress(link, netip.PrefixFrom(n.Gateway6, n.Subnet6.Bits()))
 }
 
 func setAddress(link netlink.Link, p netip.Prefix) error {

@@ -11,7 +11,8 @@ import (
 )
 
 // Reserve makes the bridge of a network that nobody is in, so that no other Host
-// takes its subnet before an endpoint joins. One that somebody is in stays; what a
+// takes its subnet before an endpoint joins: the device with its addresses, which is
+// down, and no more of it. One that somebody is in stays; what a
 // crash has left, for this subnet or another, is made anew. The error wraps ErrInUse
 // if a device of somebody else is in the subnet. What is reserved is freed by Release,
 // or by Leave of the last endpoint.
@@ -27,14 +28,37 @@ func (h Host) Reserve(n Network) error {
 		if used || err != nil {
 			return err
 		}
-		if err := h.removeBridge(n.Device()); err != nil {
+		if err := h.removeLeft(n.Device()); err != nil {
 			return err
 		}
-		if err := h.makeBridge(n); err != nil {
-			return errors.Join(err, h.removeBridge(n.Device()))
+		if err := h.holdSubnet(n); err != nil {
+			return errors.Join(fmt.Errorf("bridge %s: %w", n.Device(), err), h.removeBridge(n.Device()))
 		}
 		return nil
 	})
+}
+
+// removeLeft is removeBridge of one that is there.
+func (h Host) removeLeft(bridge string) error {
+	link, err := find(bridge)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", bridge, err)
+	}
+	if link == nil {
+		return nil
+	}
+	return h.removeBridge(bridge)
+}
+
+func (h Host) holdSubnet(n Network) error {
+	link, err := h.findOrAdd(n)
+	if err == nil && n.Subnet6.IsValid() {
+		err = bridgeSysctls(n) // a new device may have no IPv6
+	}
+	if err != nil {
+		return err
+	}
+	return setAddresses(link, n)
 }
 
 // Release takes the bridge of a network away, unless an endpoint is joined to it.
