@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,6 +19,16 @@ import (
 // opens it by its name. From now on it lasts as long as Firecracker has it open,
 // and only then it leaves: at no time could a device of the host outlive us.
 func (m *machine) handOver(context.Context) error {
+	ours, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return fmt.Errorf("open the network namespace: %w", err)
+	}
+	defer ours.Close()
+	return m.handOverTo(ours)
+}
+
+// handOverTo is handOver to a network namespace.
+func (m *machine) handOverTo(ours *os.File) error {
 	var names []string
 	for _, n := range m.config.NICs {
 		if n.Device != "" {
@@ -33,7 +44,7 @@ func (m *machine) handOver(context.Context) error {
 		}
 	}
 	// The guard is our own child: its number is nobody else's.
-	return moveHere(m.proc.cmd.Process.Pid, names)
+	return move(m.proc.cmd.Process.Pid, ours, names)
 }
 
 // handingOver is a step beside which the devices are handed over: the kernel takes two of
@@ -41,16 +52,18 @@ func (m *machine) handOver(context.Context) error {
 // device that leads nowhere yet.
 func (m *machine) handingOver(run func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		ran := make(chan error)
-		go func() { ran <- run(ctx) }()
-		handed := m.handOver(ctx)
-		if err := <-ran; err != nil {
-			return err
+		ours, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			return fmt.Errorf("open the network namespace: %w", err)
 		}
-		if handed != nil {
-			return fmt.Errorf("hand the network devices over: %w", handed)
+		defer ours.Close()
+		handed := make(chan error)
+		go func() { handed <- m.handOverTo(ours) }()
+		err = run(ctx)
+		if over := <-handed; err == nil && over != nil {
+			err = fmt.Errorf("hand the network devices over: %w", over)
 		}
-		return nil
+		return err
 	}
 }
 
@@ -80,15 +93,20 @@ func unpersist(pid int, name string) error {
 	return unix.IoctlSetInt(tun, unix.TUNSETPERSIST, 0)
 }
 
-// queueOf is the descriptor by which a process has a TAP device open. Its path
-// may be one of a jail, but what the kernel tells of it is the device's name.
+// queueOf is the descriptor by which a process has a TAP device open. The file is one
+// of that name somewhere in a jail, but the kernel tells the device's name. The last that
+// was opened comes first.
 func queueOf(pid int, name string) (int, error) {
 	dir := fmt.Sprintf("/proc/%d/fdinfo/", pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err
 	}
-	for _, e := range entries {
+	for _, e := range slices.Backward(entries) {
+		file, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, e.Name()))
+		if err != nil || !strings.HasSuffix(file, "/net/tun") {
+			continue
+		}
 		info, err := os.ReadFile(dir + e.Name())
 		if err == nil && strings.Contains(string(info), "\niff:\t"+name+"\n") {
 			return strconv.Atoi(e.Name())
@@ -97,19 +115,13 @@ func queueOf(pid int, name string) (int, error) {
 	return 0, errors.New("it has no such device open")
 }
 
-// moveHere moves devices from a process's network namespace to that of the
-// calling thread.
-func moveHere(pid int, names []string) error {
+// move moves devices from a process's network namespace to another.
+func move(pid int, ours *os.File, names []string) error {
 	theirs, err := netns.GetFromPid(pid)
 	if err != nil {
 		return fmt.Errorf("open the VMM's network namespace: %w", err)
 	}
 	defer theirs.Close()
-	ours, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return fmt.Errorf("open the network namespace: %w", err)
-	}
-	defer ours.Close()
 	h, err := netlink.NewHandleAt(theirs, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("ask for the VMM's network devices: %w", err)
