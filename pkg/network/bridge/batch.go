@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"syscall"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -55,7 +54,7 @@ func transact(batch []netlink.Message) error {
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	fd, err := netfilterSocket()
 	if err != nil {
 		return err
 	}
@@ -95,10 +94,6 @@ func prepareSocket(fd int) error {
 			return err
 		}
 	}
-	limit := unix.NsecToTimeval(answerTime.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
-		return err
-	}
 	// An answer has no copy of what it is to.
 	return unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 }
@@ -108,14 +103,7 @@ func prepareSocket(fd int) error {
 func verdict(fd int, begin, last uint32) (first error) {
 	b := make([]byte, 8<<10)
 	for {
-		n, from, err := unix.Recvfrom(fd, b, 0)
-		if err != nil {
-			return err
-		}
-		if k, ok := from.(*unix.SockaddrNetlink); !ok || k.Pid != 0 {
-			continue // not of the kernel
-		}
-		answers, err := syscall.ParseNetlinkMessage(b[:n])
+		answers, err := receive(fd, b)
 		if err != nil {
 			return err
 		}

@@ -1,12 +1,15 @@
 package bridge
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
+	"syscall"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -16,42 +19,68 @@ import (
 type kind uint8
 
 const (
-	allChains kind = unix.NFT_MSG_GETCHAIN
-	allRules  kind = unix.NFT_MSG_GETRULE
+	allChains   kind = unix.NFT_MSG_GETCHAIN
+	allRules    kind = unix.NFT_MSG_GETRULE
+	allSets     kind = unix.NFT_MSG_GETSET
+	allElements kind = unix.NFT_MSG_GETSETELEM
 )
 
-// dump lists chains or rules, of a family and, of rules, of a table: each with its
-// family and its attributes, until each wants no more. What is not read by then the
-// kernel does not put together. The error is netlink.ErrDumpInterrupted if somebody
-// changed the ruleset meanwhile.
-//
-// Package nftables reads all of it, takes each rule apart, which takes ten times as
-// long, and leaves out the parts that it does not know.
-func dump(what kind, family nftables.TableFamily, table string, each func(family nftables.TableFamily, attributes []byte) bool) error {
-	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+// each gets one of what is listed, its family and its attributes, and is false if it
+// wants no more.
+type each func(family nftables.TableFamily, attributes []byte) bool
+
+// dump lists chains or rules, of a family and, of rules, of a table, until each wants no
+// more. What is not read by then the kernel does not put together. The error is that of
+// reader.list.
+func dump(what kind, family nftables.TableFamily, table string, each each) error {
+	r, err := newReader()
 	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
-	}
-	defer s.Close()
-	if err := s.SetReceiveTimeout(&unix.Timeval{Sec: int64(answerTime.Seconds())}); err != nil {
 		return err
 	}
-	r := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|int(what), unix.NLM_F_DUMP)
-	r.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(family), Version: nl.NFNETLINK_V0})
-	if table != "" {
-		r.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table)))
+	defer r.close()
+	if table == "" {
+		return r.list(what, family, each)
 	}
-	if err := s.Send(r); err != nil {
+	return r.list(what, family, each, table)
+}
+
+// reader is a socket for lists of what nftables has, one after the other.
+//
+// Package nftables reads all of a list, takes each rule apart, which takes ten times as
+// long, and leaves out the parts that it does not know. Of a set it takes six times as
+// long.
+type reader struct {
+	fd     int
+	buffer []byte
+}
+
+func newReader() (*reader, error) {
+	fd, err := netfilterSocket()
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	return &reader{fd, make([]byte, nl.RECEIVE_BUFFER_SIZE)}, nil
+}
+
+func (r *reader) close() error { return unix.Close(r.fd) }
+
+// list lists what a table has, or a set of it, by their names. No other list may follow one
+// of which each did not want all. The error is netlink.ErrDumpInterrupted if somebody
+// changed the ruleset meanwhile, and unix.ENOENT if there is no such table or set.
+func (r *reader) list(what kind, family nftables.TableFamily, each each, of ...string) error {
+	q := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|int(what), unix.NLM_F_DUMP)
+	q.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(family), Version: nl.NFNETLINK_V0})
+	for i, name := range of {
+		q.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE+i, nl.ZeroTerminated(name))) // as NFTA_RULE_TABLE, NFTA_SET_TABLE
+	}
+	if err := unix.Sendto(r.fd, q.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
 	interrupted := false
 	for {
-		messages, from, err := s.Receive()
+		messages, err := receive(r.fd, r.buffer)
 		if err != nil {
 			return err
-		}
-		if from.Pid != nl.PidKernel {
-			continue
 		}
 		for _, m := range messages {
 			interrupted = interrupted || m.Header.Flags&unix.NLM_F_DUMP_INTR != 0
@@ -65,6 +94,33 @@ func dump(what kind, family nftables.TableFamily, table string, each func(family
 			}
 		}
 	}
+}
+
+// netfilterSocket is one to ask the kernel by. What it answers is there when it is asked:
+// nobody is waited for.
+func netfilterSocket() (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return -1, err
+	}
+	limit := unix.NsecToTimeval(answerTime.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// receive reads messages of the kernel, with room in buffer.
+func receive(fd int, buffer []byte) ([]syscall.NetlinkMessage, error) {
+	n, from, err := unix.Recvfrom(fd, buffer, 0)
+	if err != nil {
+		return nil, err
+	}
+	if k, ok := from.(*unix.SockaddrNetlink); !ok || k.Pid != nl.PidKernel {
+		return nil, nil
+	}
+	return syscall.ParseNetlinkMessage(bytes.Clone(buffer[:n]))
 }
 
 // ending is the error with which a list ends. Pure.
@@ -138,16 +194,65 @@ func generation() (uint32, error) {
 }
 
 // countRules counts the rules of a table by their chains.
-func countRules(family nftables.TableFamily, table string) (map[string]int, error) {
+func (r *reader) countRules(family nftables.TableFamily, table string) (map[string]int, error) {
 	return consistent(func() (map[string]int, error) {
 		count := map[string]int{}
-		err := dump(allRules, family, table, func(_ nftables.TableFamily, rule []byte) bool {
+		err := r.list(allRules, family, func(_ nftables.TableFamily, rule []byte) bool {
 			count[text(rule, unix.NFTA_RULE_CHAIN)]++
 			return true
-		})
+		}, table)
 		if err != nil {
 			return nil, err
 		}
 		return count, nil
 	})
+}
+
+// names are those of the sets of a table; nil if there is no such table.
+func (r *reader) names(family nftables.TableFamily, table string) (names []string, there bool, err error) {
+	names, err = consistent(func() ([]string, error) {
+		var names []string
+		err := r.list(allSets, family, func(_ nftables.TableFamily, set []byte) bool {
+			names = append(names, text(set, unix.NFTA_SET_NAME))
+			return true
+		}, table)
+		return names, err
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, false, nil
+	}
+	return names, err == nil, err
+}
+
+// elements are those of a set, with their comments as their owners.
+func (r *reader) elements(family nftables.TableFamily, table, set string) (map[string]element, error) {
+	return consistent(func() (map[string]element, error) {
+		all := map[string]element{}
+		err := r.list(allElements, family, func(_ nftables.TableFamily, message []byte) bool {
+			for _, e := range attributes(attribute(message, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+				key, value := attribute(e, unix.NFTA_SET_ELEM_KEY), attribute(e, unix.NFTA_SET_ELEM_DATA)
+				all[string(attribute(key, unix.NFTA_DATA_VALUE))] = element{
+					value: attribute(value, unix.NFTA_DATA_VALUE), owner: comment(attribute(e, unix.NFTA_SET_ELEM_USERDATA)),
+				}
+			}
+			return true
+		}, table, set)
+		return all, err
+	})
+}
+
+// comment is that in the user data of an element: one of several values, each behind a
+// byte for its type and one for its size. Pure.
+func comment(data []byte) string {
+	for len(data) >= 2 {
+		of, end := userdata.Type(data[0]), 2+int(data[1])
+		if end > len(data) {
+			break
+		}
+		if of == userdata.NFTNL_UDATA_SET_ELEM_COMMENT {
+			return unix.ByteSliceToString(data[2:end])
+		}
+		data = data[end:]
+	}
+	return ""
 }

@@ -57,3 +57,16 @@ func TestEnding(t *testing.T) {
 		}
 	}
 }
+
+// TestComment: of user data that is not whole, as only others would write it, there is
+// none.
+func TestComment(t *testing.T) {
+	for data, want := range map[string]string{
+		"": "", "\x00": "", "\x00\x03ab\x00": "ab", "\x00\x02ab": "ab", "\x00\x03ab": "",
+		"\x01\x01x\x00\x02ab": "ab", "\x01\x01x": "", "\x01\xffx\x00\x02ab": "", "\x00\x00": "",
+	} {
+		if got := comment([]byte(data)); got != want {
+			t.Errorf("%q: %q, want %q", data, got, want)
+		}
+	}
+}

@@ -3,7 +3,6 @@ package bridge
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -24,9 +23,9 @@ const (
 
 // tables are those of a Host in the kernel.
 type tables struct {
-	conn  *nftables.Conn // only reads
-	queue *queue
-	name  string
+	reader *reader
+	queue  *queue
+	name   string
 }
 
 // policyVersion names the policy, which is chains and all sets: tables of another one
@@ -35,29 +34,18 @@ type tables struct {
 const policyVersion = "version_22c3a871bc53283f"
 
 func openTables(table string) (*tables, error) {
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(setBuffers))
+	q, err := newQueue()
 	if err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
-	q, err := newQueue()
+	r, err := newReader()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("nftables: %w", err), conn.CloseLasting())
+		return nil, err
 	}
-	return &tables{conn, q, table}, nil
+	return &tables{r, q, table}, nil
 }
 
-// socket is what is asked of nftables' own.
-type socket interface {
-	SetWriteBuffer(bytes int) error
-	SetReadBuffer(bytes int) error
-	SetDeadline(t time.Time) error
-}
-
-func setBuffers[S socket](c S) error {
-	return errors.Join(c.SetWriteBuffer(socketBuffer), c.SetReadBuffer(socketBuffer), c.SetDeadline(time.Now().Add(answerTime)))
-}
-
-func (t *tables) close() error { return t.conn.CloseLasting() }
+func (t *tables) close() error { return t.reader.close() }
 
 func families() []nftables.TableFamily {
 	return []nftables.TableFamily{nftables.TableFamilyBridge, nftables.TableFamilyINet}
@@ -72,15 +60,15 @@ func (t *tables) table(family nftables.TableFamily) *nftables.Table {
 func (t *tables) read() (have contents, whole bool, err error) {
 	have, whole = contents{}, true
 	for _, family := range families() {
-		there, err := t.exists(family)
+		names, there, err := t.reader.names(family, t.name)
 		if err != nil {
-			return nil, false, err
+			return nil, false, fmt.Errorf("list sets of table %s: %w", t.name, err)
 		}
 		if !there {
 			whole = false
 			continue
 		}
-		ok, err := t.readSets(family, have)
+		ok, err := t.readSets(family, names, have)
 		if err != nil {
 			return nil, false, err
 		}
@@ -92,33 +80,14 @@ func (t *tables) read() (have contents, whole bool, err error) {
 	return have, whole, err
 }
 
-func (t *tables) exists(family nftables.TableFamily) (bool, error) {
-	_, err := t.conn.ListTableOfFamily(t.name, family)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look for nftables table %s: %w", t.name, err)
-	}
-	return true, nil
-}
-
 // readSets is true if all sets of the family are there, and the version's.
-func (t *tables) readSets(family nftables.TableFamily, into contents) (bool, error) {
-	table := t.table(family)
-	there, err := t.conn.GetSets(table)
-	if err != nil {
-		return false, fmt.Errorf("list sets of table %s: %w", t.name, err)
-	}
-	has := func(name string) bool {
-		return slices.ContainsFunc(there, func(o *nftables.Set) bool { return o.Name == name })
-	}
-	whole := has(policyVersion)
+func (t *tables) readSets(family nftables.TableFamily, names []string, into contents) (bool, error) {
+	whole := slices.Contains(names, policyVersion)
 	for _, s := range sets() {
 		if s.family != family {
 			continue
 		}
-		if !has(s.name) {
+		if !slices.Contains(names, s.name) {
 			whole = false
 			continue
 		}
@@ -137,15 +106,15 @@ func (t *tables) readSet(s set, into contents) error {
 	if err != nil {
 		return err
 	}
-	elements, err := t.conn.GetSetElements(described)
+	elements, err := t.reader.elements(s.family, t.name, s.name)
 	if err != nil {
 		return fmt.Errorf("list set %s of table %s: %w", s.name, t.name, err)
 	}
-	for _, el := range elements {
-		if len(el.Key) != int(described.KeyType.Bytes) || len(el.Val) != int(described.DataType.Bytes) {
+	for k, el := range elements {
+		if len(k) != int(described.KeyType.Bytes) || len(el.value) != int(described.DataType.Bytes) {
 			continue // of another version of the policy
 		}
-		into.put(s.name, el.Key, el.Val, el.Comment)
+		into.put(s.name, []byte(k), el.value, el.owner)
 	}
 	return nil
 }
@@ -154,7 +123,7 @@ func (t *tables) readSet(s set, into contents) error {
 func (t *tables) rulesThere() (bool, error) {
 	all := chains()
 	for _, family := range families() {
-		count, err := countRules(family, t.name)
+		count, err := t.reader.countRules(family, t.name)
 		if err != nil {
 			return false, fmt.Errorf("list rules of table %s: %w", t.name, err)
 		}
