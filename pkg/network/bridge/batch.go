@@ -70,7 +70,11 @@ func transact(batch []netlink.Message) error {
 
 // encode is a batch as the kernel gets it. Pure.
 func encode(batch []netlink.Message) ([]byte, error) {
-	var all []byte
+	size := 0
+	for _, m := range batch {
+		size += int(m.Header.Length)
+	}
+	all := make([]byte, 0, size)
 	for i, m := range batch {
 		m.Header.Flags &^= netlink.Acknowledge
 		if i == len(batch)-2 {

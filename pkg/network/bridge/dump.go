@@ -54,12 +54,16 @@ type reader struct {
 	buffer []byte
 }
 
+// listSize is what the kernel puts together of a list at a time, in bytes: as much as
+// there is room for, and no message of nftables' takes more.
+const listSize = 32 << 10
+
 func newReader() (*reader, error) {
 	fd, err := netfilterSocket()
 	if err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
-	return &reader{fd, make([]byte, nl.RECEIVE_BUFFER_SIZE)}, nil
+	return &reader{fd, make([]byte, listSize)}, nil
 }
 
 func (r *reader) close() error { return unix.Close(r.fd) }
@@ -73,12 +77,12 @@ func (r *reader) list(what kind, family nftables.TableFamily, each each, of ...s
 	for i, name := range of {
 		q.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE+i, nl.ZeroTerminated(name))) // as NFTA_RULE_TABLE, NFTA_SET_TABLE
 	}
-	if err := unix.Sendto(r.fd, q.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := r.send(q); err != nil {
 		return err
 	}
 	interrupted := false
 	for {
-		messages, err := receive(r.fd, r.buffer)
+		messages, err := r.receive()
 		if err != nil {
 			return err
 		}
@@ -95,6 +99,12 @@ func (r *reader) list(what kind, family nftables.TableFamily, each each, of ...s
 		}
 	}
 }
+
+func (r *reader) send(q *nl.NetlinkRequest) error {
+	return unix.Sendto(r.fd, q.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}
+
+func (r *reader) receive() ([]syscall.NetlinkMessage, error) { return receive(r.fd, r.buffer) }
 
 // netfilterSocket is one to ask the kernel by. What it answers is there when it is asked:
 // nobody is waited for.
@@ -174,18 +184,31 @@ func number(b []byte, of int) (n uint32, there bool) {
 	return binary.BigEndian.Uint32(value), true
 }
 
+// generation is reader.generation.
+func generation() (uint32, error) {
+	r, err := newReader()
+	if err != nil {
+		return 0, err
+	}
+	defer r.close()
+	return r.generation()
+}
+
 // generation is the number of the kernel's rules in this network namespace: each
 // transaction that changes some, whoever's, adds one.
-func generation() (uint32, error) {
-	r := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
-	r.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0})
-	answers, err := r.Execute(unix.NETLINK_NETFILTER, 0)
+func (r *reader) generation() (uint32, error) {
+	q := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
+	q.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0})
+	if err := r.send(q); err != nil {
+		return 0, err
+	}
+	answers, err := r.receive()
 	if err != nil {
 		return 0, fmt.Errorf("nftables: ask for the generation of rules: %w", err)
 	}
 	for _, a := range answers {
-		if len(a) >= nl.SizeofNfgenmsg {
-			if n, there := number(a[nl.SizeofNfgenmsg:], unix.NFTA_GEN_ID); there {
+		if a.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN && len(a.Data) >= nl.SizeofNfgenmsg {
+			if n, there := number(a.Data[nl.SizeofNfgenmsg:], unix.NFTA_GEN_ID); there {
 				return n, nil
 			}
 		}

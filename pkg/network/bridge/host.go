@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/micropod/micropod/internal/failpoint"
 	"github.com/micropod/micropod/pkg/state"
 )
@@ -41,15 +43,15 @@ func (h Host) locked(change func(*transaction) error) error {
 }
 
 func (h Host) withTables(change func(*transaction) error) (err error) {
-	begun, err := generation()
-	if err != nil {
-		return err
-	}
 	t, err := openTables(h.Table)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
+	begun, err := t.reader.generation()
+	if err != nil {
+		return err
+	}
 	have, whole, err := t.read()
 	if err != nil {
 		return err
@@ -136,7 +138,7 @@ func (p *Place) Join(ctx context.Context) error {
 			return err
 		}
 		// Who is not told of it has joined all the same, and Plug looks.
-		if now, err := generation(); err == nil && now == x.rules {
+		if now, err := x.tables.reader.generation(); err == nil && now == x.rules {
 			p.rules = now
 		}
 		return nil
@@ -181,32 +183,40 @@ func (p *Place) Plug(ctx context.Context) error {
 		return err
 	}
 	return p.alone(ctx, func() error {
-		as, err := p.asJoined()
-		if err != nil {
-			return err
-		}
-		if !as {
-			err = p.host.withTables(func(x *transaction) error { return x.join(p.e) })
+		to, err := p.asJoined()
+		if err == nil && to == nil {
+			to, err = p.joinAgain()
 		}
 		if err != nil {
 			return err
 		}
-		return p.host.plug(p.e)
+		return p.host.plug(p.e, to)
 	})
 }
 
-// asJoined is that all is as Join has left it: the rules, and the bridge, of which up
-// is the last that it becomes.
-func (p *Place) asJoined() (bool, error) {
+// asJoined is the bridge, if all is as Join has left it: the rules, and the bridge, of
+// which up is the last that it becomes.
+func (p *Place) asJoined() (netlink.Link, error) {
 	if p.rules == 0 {
-		return false, nil
+		return nil, nil
 	}
 	now, err := generation()
 	if err != nil || now != p.rules {
-		return false, err
+		return nil, err
 	}
 	bridge, err := find(p.e.Network.Device())
-	return bridge != nil && p.host.owns(bridge) && bridge.Attrs().Flags&net.FlagUp != 0, err
+	if bridge == nil || !p.host.owns(bridge) || bridge.Attrs().Flags&net.FlagUp == 0 {
+		return nil, err
+	}
+	return bridge, nil
+}
+
+// joinAgain does what Join does, and returns the bridge.
+func (p *Place) joinAgain() (netlink.Link, error) {
+	if err := p.host.withTables(func(x *transaction) error { return x.join(p.e) }); err != nil {
+		return nil, err
+	}
+	return bridgeOf(p.e.Network)
 }
 
 // Withdraw is Host.Withdraw.

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/failpoint"
@@ -115,7 +116,7 @@ func setAddress(link netlink.Link, p netip.Prefix) error {
 }
 
 // plug makes the endpoint's device a port of its bridge.
-func (h Host) plug(e Endpoint) error {
+func (h Host) plug(e Endpoint, bridge netlink.Link) error {
 	port, err := find(e.Device)
 	if err == nil && port == nil {
 		err = unix.ENODEV
@@ -123,15 +124,8 @@ func (h Host) plug(e Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("device %s: %w", e.Device, err)
 	}
-	bridge, err := netlink.LinkByName(e.Network.Device())
-	if err != nil {
-		return fmt.Errorf("bridge %s: %w", e.Network.Device(), err)
-	}
-	if err := netlink.LinkSetAlias(port, h.alias(e.VM)); err != nil {
-		return fmt.Errorf("device %s: set alias: %w", e.Device, err)
-	}
 	mac, _ := net.ParseMAC(e.MAC) // validated
-	if err := setPort(port, bridge, mac); err != nil {
+	if err := setPort(port, bridge, h.alias(e.VM), mac); err != nil {
 		return fmt.Errorf("device %s: %w", e.Device, err)
 	}
 	failpoint.Here(failpoint.BridgePlugged)
@@ -147,36 +141,57 @@ const passedOn = 0xffff &^ (1 << 1)
 // frames would come by no chain and no gate else: the bridge would learn from them
 // that another guest's address is here, and hand what is in them to the host's stack,
 // as if from a device that is none of ours.
-func setPort(port, bridge netlink.Link, guest net.HardwareAddr) error {
+func setPort(port, bridge netlink.Link, alias string, guest net.HardwareAddr) error {
 	// The host has no address on this link, its bridge does.
 	if err := sysctl6("conf/"+port.Attrs().Name+"/disable_ipv6", "1"); err != nil {
 		return err
 	}
-	if err := netlink.LinkSetMTU(port, bridge.Attrs().MTU); err != nil {
-		return fmt.Errorf("set MTU: %w", err)
-	}
-	if port.Attrs().MasterIndex != bridge.Attrs().Index {
+	if port.Attrs().MasterIndex != bridge.Attrs().Index && port.Attrs().Flags&net.FlagUp != 0 {
 		// One of a bridge that somebody deleted is up, and a new port learns.
 		if err := netlink.LinkSetDown(port); err != nil {
 			return fmt.Errorf("set down: %w", err)
 		}
-		if err := netlink.LinkSetMaster(port, bridge); err != nil {
-			return fmt.Errorf("make it a port of %s: %w", bridge.Attrs().Name, err)
-		}
 	}
-	if err := errors.Join(
-		netlink.LinkSetIsolated(port, false), netlink.LinkSetLearning(port, false), netlink.LinkSetFlood(port, false),
-		netlink.NeighSet(forwardingEntry(port, guest)), netlink.LinkSetHairpin(port, false),
-		netlink.LinkSetBRSlaveGroupFwdMask(port, passedOn),
-		// A guest is no bridge, and does not choose the way of frames.
-		netlink.LinkSetGuard(port, true), netlink.LinkSetRootBlock(port, true),
+	if err := setLink(port, unix.AF_UNSPEC,
+		nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(bridge.Attrs().MTU))), nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(alias)),
+		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge.Attrs().Index))),
 	); err != nil {
+		return fmt.Errorf("make it a port of %s: %w", bridge.Attrs().Name, err)
+	}
+	if err := errors.Join(setLink(port, unix.AF_BRIDGE, portFlags()), netlink.NeighSet(forwardingEntry(port, guest))); err != nil {
 		return fmt.Errorf("set up as a port: %w", err)
 	}
 	if err := netlink.LinkSetUp(port); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
 	return nil
+}
+
+// portFlags are how a bridge treats the port of a guest.
+func portFlags() *nl.RtAttr {
+	all := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	for of, on := range map[int]byte{
+		nl.IFLA_BRPORT_ISOLATED: 0, nl.IFLA_BRPORT_LEARNING: 0, nl.IFLA_BRPORT_UNICAST_FLOOD: 0, nl.IFLA_BRPORT_MODE: 0, // hairpin
+		// A guest is no bridge, and does not choose the way of frames.
+		nl.IFLA_BRPORT_GUARD: 1, nl.IFLA_BRPORT_PROTECT: 1,
+	} {
+		all.AddRtAttr(of, []byte{on})
+	}
+	all.AddRtAttr(nl.IFLA_BRPORT_GROUP_FWD_MASK, nl.Uint16Attr(passedOn))
+	return all
+}
+
+// setLink changes several attributes of a device at once: rtnetlink(7).
+func setLink(link netlink.Link, family int, attributes ...*nl.RtAttr) error {
+	r := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	m := nl.NewIfInfomsg(family)
+	m.Index = int32(link.Attrs().Index)
+	r.AddData(m)
+	for _, a := range attributes {
+		r.AddData(a)
+	}
+	_, err := r.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 // forwardingEntry says that an address is behind a port, and stays there.
@@ -213,6 +228,15 @@ func (h Host) removeBridge(bridge string) error {
 	}
 	failpoint.Here(failpoint.BridgeRemoved)
 	return nil
+}
+
+// bridgeOf is the bridge of a network, which is there.
+func bridgeOf(n Network) (netlink.Link, error) {
+	link, err := netlink.LinkByName(n.Device())
+	if err != nil {
+		return nil, fmt.Errorf("bridge %s: %w", n.Device(), err)
+	}
+	return link, nil
 }
 
 // find is nil when there is no such device.

@@ -116,7 +116,11 @@ func (x *transaction) replug(all []Endpoint) error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, x.host.plug(e))
+		link, err := bridgeOf(e.Network)
+		if err == nil {
+			err = x.host.plug(e, link)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -298,7 +298,7 @@ func TestPlugWithoutALook(t *testing.T) {
 			}
 			l.host.do(func() error {
 				as, err := place.asJoined()
-				if as != known {
+				if (as != nil) != known {
 					t.Errorf("as Join has left it: %v, want %v", as, known)
 				}
 				return err
