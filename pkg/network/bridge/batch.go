@@ -76,7 +76,7 @@ func encode(batch []netlink.Message) ([]byte, error) {
 	}
 	all := make([]byte, 0, size)
 	for i, m := range batch {
-		m.Header.Flags &^= netlink.Acknowledge
+		m.Header.Flags &^= netlink.Acknowledge | netlink.Echo // of a rule nobody asks for its handle
 		if i == len(batch)-2 {
 			m.Header.Flags |= netlink.Acknowledge
 		}
