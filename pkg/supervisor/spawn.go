@@ -83,8 +83,11 @@ func Spawn(ctx context.Context, argv []string, p Plan, lock *state.FileLock, att
 // runtime would run one goroutine at a time, and one that waits in a system call,
 // as for the VMM's end, would hold up all others until the runtime notices, two
 // ticks of the kernel later.
+//
+// A boot allocates some 3 MiB. The runtime would look for garbage in them beside it, which
+// takes as long as the rules of a network do.
 func environ() []string {
-	env := failpoint.Environ()
+	env := append(failpoint.Environ(), "GOGC=200")
 	if runtime.NumCPU() == 1 {
 		env = append(env, "GOMAXPROCS=2")
 	}
