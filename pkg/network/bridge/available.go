@@ -3,7 +3,6 @@ package bridge
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -102,7 +101,7 @@ func tryAll() error {
 	if err := t.flush(); err != nil {
 		return fmt.Errorf("nftables: %w (the kernel needs nf_tables, for inet with nat, fib, reject and masquerade, and for bridge)", err)
 	}
-	if err := forgetGuests([]netip.Addr{netip.IPv4Unspecified()}); err != nil {
+	if err := deleteFlows(map[netlink.InetFamily]bool{unix.AF_INET: true}, func(*netlink.ConntrackFlow) bool { return false }); err != nil {
 		return fmt.Errorf("%w (the kernel needs its module nf_conntrack_netlink)", err)
 	}
 	attrs := netlink.NewLinkAttrs()
