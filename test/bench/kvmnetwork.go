@@ -1,22 +1,42 @@
 package main
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
-// networks measures what a network adds to a run.
+// networks measures what a network adds to a run: first of containers that are alone in
+// theirs, then with another one in the bridge network. Docker's bridge is always there.
 func (r *kvmRunner) networks() error {
-	in := func(mode string, flags ...string) contestant {
-		return contestant{"run --network " + mode, func() (sample, error) { return r.runIn(mode, flags...) }}
+	if err := r.networksBy("", "user", "bridge"); err != nil {
+		return err
 	}
+	if _, err := r.micropod("run", "--detach", "--vmm", "firecracker", "--network", "bridge", storedImage, "sleep", "100000"); err != nil {
+		return err
+	}
+	var err error
+	if r.stay, err = children(nil); err == nil {
+		err = r.networksBy(", beside a container in the bridge network", "bridge")
+	}
+	r.stay = nil
+	return errors.Join(err, r.end())
+}
+
+// networksBy compares runs in networks of some modes with such without, in a jail and not.
+func (r *kvmRunner) networksBy(beside string, modes ...string) error {
 	for _, jail := range []struct {
 		name  string
 		flags []string
 	}{{byJail, nil}, {byItself, []string{"--jailer=false"}}} {
-		cs := []contestant{in("none", jail.flags...), in("user", jail.flags...), in("bridge", jail.flags...)}
+		var cs []contestant
+		for _, mode := range append([]string{"none"}, modes...) {
+			cs = append(cs, contestant{"run --network " + mode, func() (sample, error) { return r.runIn(mode, jail.flags...) }})
+		}
 		samples, err := r.alternate(cs...)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(r.out, "\n== %s, from the command to the first line of output, with a network and without\n", jail.name)
+		fmt.Fprintf(r.out, "\n== %s, from the command to the first line of output, with a network and without%s\n", jail.name, beside)
 		for i, c := range cs {
 			fmt.Fprintf(r.out, "%s: %s s\n", c.name, spreadBy(samples[i], wall).precise())
 			if i > 0 {

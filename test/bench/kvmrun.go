@@ -16,6 +16,7 @@ import (
 type kvmRunner struct {
 	rooted
 	kvmJob
+	stay []int // supervisors whose containers run beside what is measured
 }
 
 // storedImage is the name under which the image is stored: a run looks nowhere else.
@@ -74,7 +75,7 @@ func (r *kvmRunner) runIn(network string, flags ...string) (sample, error) {
 	if err != nil {
 		return s, err
 	}
-	_, err = adopted()
+	_, err = adopted(r.stay...)
 	return s, err
 }
 

@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -47,21 +49,38 @@ type used struct {
 	cpu     time.Duration
 }
 
-// adopted waits for the supervisors that have become children of this process,
-// and returns what they and their VMMs have used.
-func adopted() (sum used, err error) {
+// adopted waits for the supervisors that have become children of this process, but for
+// those that stay, and returns what they and their VMMs have used.
+func adopted(stay ...int) (sum used, err error) {
 	for {
-		var r syscall.Rusage
-		switch _, err := syscall.Wait4(-1, nil, 0, &r); {
-		case err == nil:
+		pids, err := children(stay)
+		if err != nil || len(pids) == 0 {
+			return sum, err
+		}
+		for _, pid := range pids { // a guard is one when its supervisor has ended
+			var r syscall.Rusage
+			_, err := syscall.Wait4(pid, nil, 0, &r)
+			if errors.Is(err, syscall.EINTR) {
+				continue
+			}
+			if err != nil {
+				return sum, fmt.Errorf("wait for supervisors: %w", err)
+			}
 			sum.written += written(&r)
 			sum.cpu += time.Duration(r.Utime.Nano() + r.Stime.Nano())
-		case errors.Is(err, syscall.ECHILD):
-			return sum, nil
-		case !errors.Is(err, syscall.EINTR):
-			return sum, fmt.Errorf("wait for supervisors: %w", err)
 		}
 	}
+}
+
+// children are those of this process, but for some.
+func children(but []int) (pids []int, err error) {
+	all, err := processes()
+	for pid, p := range all {
+		if p.parent == os.Getpid() && !slices.Contains(but, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, err
 }
 
 // written is how many bytes a process, and those that it waited for, made dirty
