@@ -124,6 +124,9 @@ func netfilterSocket() (int, error) {
 // receive reads messages of the kernel, with room in buffer.
 func receive(fd int, buffer []byte) ([]syscall.NetlinkMessage, error) {
 	n, from, err := unix.Recvfrom(fd, buffer, 0)
+	for errors.Is(err, unix.EINTR) {
+		n, from, err = unix.Recvfrom(fd, buffer, 0)
+	}
 	if err != nil {
 		return nil, err
 	}
