@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -14,57 +13,47 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handOver takes the devices of vmm.NIC.Device to the caller's network
-// namespace. Each was made in the guard's and persists there, since Firecracker
-// opens it by its name. From now on it lasts as long as Firecracker has it open,
-// and only then it leaves: at no time could a device of the host outlive us.
-func (m *machine) handOver(context.Context) error {
-	ours, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return fmt.Errorf("open the network namespace: %w", err)
-	}
-	defer ours.Close()
-	return m.handOverTo(ours)
-}
-
-// handOverTo is handOver to a network namespace.
-func (m *machine) handOverTo(ours *os.File) error {
-	var names []string
-	for _, n := range m.config.NICs {
-		if n.Device != "" {
-			names = append(names, n.Device)
-		}
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	for _, name := range names {
-		if err := unpersist(m.PID(), name); err != nil {
-			return fmt.Errorf("leave the TAP device %s to firecracker: %w", name, err)
-		}
-	}
-	// The guard is our own child: its number is nobody else's.
-	return move(m.proc.cmd.Process.Pid, ours, names)
-}
-
-// handingOver is a step beside which the devices are handed over: the kernel takes two of
-// its grace periods to move one, in which nothing happens, and a guest does not miss a
-// device that leads nowhere yet.
+// handingOver is a step beside which the devices of vmm.NIC.Device are handed over to
+// the caller's network namespace: the kernel takes two of its grace periods to move one,
+// in which nothing happens, and a guest does not miss a device that leads nowhere yet.
 func (m *machine) handingOver(run func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
+		var names []string
+		for _, n := range m.config.NICs {
+			if n.Device != "" {
+				names = append(names, n.Device)
+			}
+		}
+		if len(names) == 0 {
+			return run(ctx)
+		}
 		ours, err := os.Open("/proc/thread-self/ns/net")
 		if err != nil {
 			return fmt.Errorf("open the network namespace: %w", err)
 		}
 		defer ours.Close()
 		handed := make(chan error)
-		go func() { handed <- m.handOverTo(ours) }()
+		go func() { handed <- m.handOver(ours, names) }()
 		err = run(ctx)
 		if over := <-handed; err == nil && over != nil {
 			err = fmt.Errorf("hand the network devices over: %w", over)
 		}
 		return err
 	}
+}
+
+// handOver takes devices to a network namespace. Each was made in the VMM's and
+// persists there, since Firecracker opens it by its name. From now on it lasts as
+// long as Firecracker has it open, and only then it leaves: at no time could a
+// device of the host outlive us.
+func (m *machine) handOver(ours *os.File, names []string) error {
+	for _, name := range names {
+		if err := unpersist(m.PID(), name); err != nil {
+			return fmt.Errorf("leave the TAP device %s to firecracker: %w", name, err)
+		}
+	}
+	// It is our own child, or its guard is: its number is nobody else's.
+	return move(m.proc.cmd.Process.Pid, ours, names)
 }
 
 // unpersist makes a process's hold on its TAP device the only one.
@@ -94,15 +83,14 @@ func unpersist(pid int, name string) error {
 }
 
 // queueOf is the descriptor by which a process has a TAP device open. The file is one
-// of that name somewhere in a jail, but the kernel tells the device's name. The last that
-// was opened comes first.
+// of that name, in a jail too, and the kernel tells the device's name.
 func queueOf(pid int, name string) (int, error) {
 	dir := fmt.Sprintf("/proc/%d/fdinfo/", pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err
 	}
-	for _, e := range slices.Backward(entries) {
+	for _, e := range entries {
 		file, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, e.Name()))
 		if err != nil || !strings.HasSuffix(file, "/net/tun") {
 			continue

@@ -54,7 +54,7 @@ func runSteps(d *Driver, c vmm.Config, configure bool) (*machine, error) {
 	}
 	steps := []func(context.Context) error{m.clearSockets, m.openConsole, m.buildJail, m.openLog, m.startProcess, m.waitReady}
 	if configure {
-		steps = append(steps, m.configure, m.handOver)
+		steps = append(steps, m.configure, m.handingOver(func(context.Context) error { return nil }))
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
