@@ -38,6 +38,7 @@ func (b *bench) measureKVM(job kvmJob) (err error) {
 		{"compare the first runs", r.firstRuns},
 		{"compare with a script", r.compare},
 		{"compare networks", r.networks},
+		{"compare networks beside a container", r.networksBeside},
 		{"compare ways to a guest", r.ways},
 		{"count CPU time", r.cpuTime},
 		{"start many", r.many},
