@@ -35,13 +35,15 @@ func (s *supervisor) runToEnd() Final {
 	s.health.hold(errEnded)
 	s.hub.hurry()
 	if err != nil {
+		s.turnedOut = closed(s.machine.Done())
 		s.machine.Kill() // the streams end with it
 		s.awaitStreams(drained)
 		return Final{ExitCode: exitUnknown, Error: err.Error()}
 	}
 	s.awaitDrained(drained)
 	f := Final{ExitCode: exit.Code, OOMKilled: exit.OOMKilled}
-	if s.flush() && exit.Signal == int(unix.SIGKILL) { // nobody else has killed it
+	s.turnedOut = s.flush()
+	if s.turnedOut && exit.Signal == int(unix.SIGKILL) { // nobody else has killed it
 		f.Error = s.machine.Exit().Reason
 	}
 	failpoint.Here(failpoint.SupervisorFlushed)
@@ -132,7 +134,7 @@ func (s *supervisor) awaitStreams(drained <-chan struct{}) {
 
 // flush lets the guest write its disk back, unless the disk goes anyway. Of another
 // container's VM it reports whether that has ended.
-func (s *supervisor) flush() (turnedOut bool) {
+func (s *supervisor) flush() (vmEnded bool) {
 	if s.plan.VMOf != nil {
 		return s.moveOut()
 	}

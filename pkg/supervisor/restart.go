@@ -145,7 +145,10 @@ func (s *supervisor) successor(rest time.Duration) *supervisor {
 		plan: s.plan, paths: s.paths, store: s.store, driver: s.driver, lock: s.lock, log: s.log, journal: s.journal,
 		asked: s.asked, before: &before, recorded: true, rest: rest, dir: s.dir, control: s.control, server: s.server,
 	}
-	n.plan.Timings, n.lastToken = nil, s.plan.Setup.Token
+	n.plan.Timings = nil
+	if s.turnedOut {
+		n.goneToken = s.plan.Setup.Token
+	}
 	// What belongs to one VM must be of no use to another.
 	n.plan.Setup.Token, n.plan.Setup.Entropy = Secrets()
 	return n

@@ -40,8 +40,9 @@ type supervisor struct {
 	rest   time.Duration // before this start
 
 	// Of a container in another one's VM:
-	lastToken string // of the VM in which it has run before
+	goneToken string // of the VM with which it has ended before, "" if that is there
 	movedOut  bool
+	turnedOut bool // it has ended with the VM
 
 	held []*state.FileLock // what VMs are booted from, see holdBootFiles
 

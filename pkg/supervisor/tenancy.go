@@ -180,7 +180,7 @@ func (s *supervisor) ownerToken() (token string, up bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", false, nil // it is ending
 	}
-	return token, err == nil && token != s.lastToken, err
+	return token, err == nil && token != s.goneToken, err
 }
 
 // bringDisks serves the guest the container's disks.

@@ -40,7 +40,7 @@ func neighbour(t *testing.T) (s *supervisor, set func(phase state.Phase, token s
 
 func TestOwnerToken(t *testing.T) {
 	s, set := neighbour(t)
-	s.lastToken = "before"
+	s.goneToken = "before"
 	set(state.PhaseRunning, "now")
 	if _, _, err := s.ownerToken(); err == nil || !strings.HasPrefix(err.Error(), "cannot join network of a non running container: ") {
 		t.Errorf("nobody holds the lock: %v", err)
