@@ -415,7 +415,7 @@ func (u *user) checkInitramfs(t *testing.T) {
 	if err != nil || len(names) == 0 {
 		t.Fatalf("no initramfs: %v", err)
 	}
-	allowed := regexp.MustCompile(`^(init|modules(/serial|/vsock|/late|/net|/disk)?|modules/((serial|vsock|late|net|disk)/)?[0-9]{2}-[a-zA-Z0-9_-]+\.ko|(usr/)?lib(64|32)?(/.*)?|usr)$`)
+	allowed := regexp.MustCompile(`^(init|modules(/serial|/vsock|/late|/net|/disk|/tap)?|modules/((serial|vsock|late|net|disk|tap)/)?[0-9]{2}-[a-zA-Z0-9_-]+\.ko|(usr/)?lib(64|32)?(/.*)?|usr)$`)
 	for _, path := range names {
 		for _, entry := range cpioNames(t, path) {
 			if !allowed.MatchString(entry) {
