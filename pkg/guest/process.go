@@ -73,8 +73,8 @@ func (a *agent) start(c *control, r api.StartRequest, text json.RawMessage) (any
 func (a *agent) begin(p *process, launch func() (phases, error)) (any, func(), error) {
 	phases, err := launch()
 	if err != nil {
-		p.root.leave()
 		a.release(p)
+		p.root.leave()
 		p.end()
 		p.io.abort()
 		return nil, nil, err
@@ -223,7 +223,6 @@ func (a *agent) follow(p *process) {
 	ws := <-p.exited
 	at := time.Now()
 	a.ended(p)
-	p.root.leave()
 	if p.peer != nil {
 		p.peer.Close()
 	} else {
@@ -242,6 +241,7 @@ func (a *agent) follow(p *process) {
 		}
 	}
 	a.release(p)
+	p.root.leave() // no earlier: who finds it gone starts the container anew
 	// Whoever asked for an Exec may be gone: then nobody wants to know.
 	if err := p.owner.send(api.KindExit, exit); err != nil && p.within == nil {
 		a.log.printf("report the end of %s: %v", p.id, err)
