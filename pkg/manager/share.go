@@ -166,7 +166,7 @@ func (m *Manager) runningOwner(c *state.Config) (*state.Config, *state.Status, e
 		switch {
 		case err != nil:
 			return nil, nil, err
-		case !running || st == nil || st.Phase == state.PhaseExited:
+		case !running || st == nil || st.Phase == state.PhaseExited || st.Phase == state.PhaseStarting:
 			return nil, nil, wordedf(ErrConflict, "cannot join network of a non running container: %s", id)
 		case st.Phase == state.PhaseRestarting:
 			return nil, nil, wordedf(ErrConflict, "Container %s is restarting, wait until the container is running", id)

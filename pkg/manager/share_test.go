@@ -95,6 +95,18 @@ func TestShare(t *testing.T) {
 	if _, _, err := m.runningOwner(third); !errors.Is(err, ErrConflict) || err.Error() != "cannot join network of a non running container: "+side.ID {
 		t.Errorf("start: %v", err)
 	}
+	// One on its way up does not run yet: what its VM is is not known.
+	lock, err := m.state.Lock(web.ID)
+	if err == nil {
+		err = state.WriteStatus(m.state.Paths(web.ID), state.Status{Phase: state.PhaseStarting})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	if _, _, err := m.runningOwner(side); !errors.Is(err, ErrConflict) || err.Error() != "cannot join network of a non running container: "+web.ID {
+		t.Errorf("start beside one that starts: %v", err)
+	}
 	for want, o := range map[string]CreateOptions{"--vmm firecracker": {VMM: "firecracker"}, "--kernel": {Kernel: "/other"}} {
 		if _, err := share("web", o); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
