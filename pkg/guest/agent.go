@@ -263,18 +263,25 @@ func connect(events uevents, mods *modules, log *console) (channel, error) {
 
 // leave ends the VM: a reboot is an exit under both VMMs (Firecracker: reboot=k,
 // QEMU: -no-reboot). What is still mounted is synced.
+//
+// The first container's disk is the VM's own, and goes first. The hosts of the
+// others' may answer no more: those have a while.
 func leave() {
-	unix.Sync()
-	further, _ := filepath.Glob(rootsDir + "/*")
-	places := []rootPlace{firstPlace()}
-	for _, dir := range further {
-		places = append(places, placeIn(dir))
-	}
-	for _, p := range places {
-		for _, dir := range p.folders() {
-			_ = unix.Unmount(dir, 0) // busy or not mounted: synced all the same
+	firstPlace().putAway()
+	others := make(chan struct{})
+	go func() {
+		defer close(others)
+		further, _ := filepath.Glob(rootsDir + "/*")
+		var all sync.WaitGroup
+		for _, dir := range further {
+			all.Go(placeIn(dir).putAway)
 		}
+		all.Wait()
+		unix.Sync()
+	}()
+	select {
+	case <-others:
+	case <-time.After(stopTimeout):
 	}
-	unix.Sync()
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }

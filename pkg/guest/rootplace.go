@@ -170,6 +170,15 @@ func (p rootPlace) unmount() error {
 	return errors.Join(errs...)
 }
 
+// putAway writes the writable disk back and unmounts what nobody uses: what is busy
+// is written all the same.
+func (p rootPlace) putAway() {
+	_ = syncDir(p.Writable)
+	for _, dir := range p.folders() {
+		_ = unix.Unmount(dir, 0)
+	}
+}
+
 // removeFolder removes an empty folder, if it is there.
 func removeFolder(dir string) error {
 	if err := os.Remove(dir); !errors.Is(err, os.ErrNotExist) {
