@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -105,12 +106,18 @@ func checkShare(o CreateOptions) error {
 }
 
 // ofNamespace reports whether a kernel parameter is of a namespace, as docker has
-// it: those of the network are shared by who shares that.
+// it: those of the network are shared by who shares that. It is asked about the file
+// that the guest writes, whatever leads there. Pure.
 func ofNamespace(key string) bool {
-	ipc := []string{
-		"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
+	file := key
+	if !strings.Contains(key, "/") {
+		file = strings.ReplaceAll(key, ".", "/")
 	}
-	return slices.Contains(ipc, key) || strings.HasPrefix(key, "fs.mqueue.") || strings.HasPrefix(key, "net.")
+	file = path.Clean(file)
+	ipc := []string{
+		"kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax", "kernel/shmmni", "kernel/shm_rmid_forced",
+	}
+	return slices.Contains(ipc, file) || strings.HasPrefix(file, "fs/mqueue/") || strings.HasPrefix(file, "net/")
 }
 
 // checkSameVM refuses a VMM or a kernel that is not that of the VM, whose VMM is

@@ -16,7 +16,7 @@ func TestCheckShare(t *testing.T) {
 		return o
 	}
 	if err := checkShare(shared(func(o *CreateOptions) {
-		o.HostConfig.Sysctls = map[string]string{"net.core.somaxconn": "9", "kernel.sem": "1"}
+		o.HostConfig.Sysctls = map[string]string{"net.core.somaxconn": "9", "kernel.sem": "1", "net/ipv4/conf/eth0.1/forwarding": "1"}
 	})); err != nil {
 		t.Error(err)
 	}
@@ -41,6 +41,12 @@ func TestCheckShare(t *testing.T) {
 		"cannot attach both": func(o *CreateOptions) { o.Networks = append(o.Networks, NetworkAttachment{Network: "none"}) },
 		"sysctl 'kernel.panic' is not allowed": func(o *CreateOptions) {
 			o.HostConfig.Sysctls = map[string]string{"kernel.panic": "1"}
+		},
+		"sysctl 'net./../kernel/panic' is not allowed": func(o *CreateOptions) {
+			o.HostConfig.Sysctls = map[string]string{"net./../kernel/panic": "1"}
+		},
+		"sysctl 'fs/mqueue/../../net' is not allowed": func(o *CreateOptions) {
+			o.HostConfig.Sysctls = map[string]string{"fs/mqueue/../../net": "1"}
 		},
 	} {
 		if err := checkShare(shared(change)); !errors.Is(err, ErrInvalid) || !strings.HasPrefix(err.Error(), want) && !strings.Contains(err.Error(), "options: "+want) {
