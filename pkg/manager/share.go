@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func (m *Manager) share(o CreateOptions) (CreateOptions, error) {
 	ref := strings.TrimPrefix(o.Networks[0].Network, modeShared)
 	vm, err := m.resolve(ref)
 	if errors.Is(err, ErrNotFound) {
-		err = wordedf(ErrNotFound, "No such container: %s", ref)
+		err = noContainer(ref)
 	}
 	if err != nil {
 		return o, err
@@ -68,6 +69,8 @@ func (m *Manager) share(o CreateOptions) (CreateOptions, error) {
 	o.Kernel = owner.Kernel
 	return o, nil
 }
+
+func noContainer(ref string) error { return wordedf(ErrNotFound, "No such container: %s", ref) }
 
 // checkShare refuses what cannot be asked for beside a shared network, in docker's
 // words and order where it has some. Pure.
@@ -141,6 +144,9 @@ const maxShares = 64
 func (m *Manager) ownerOf(id string) (*state.Config, error) {
 	for range maxShares {
 		c, err := m.state.ReadConfig(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = noContainer(id)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -164,7 +170,7 @@ func (m *Manager) runningOwner(c *state.Config) (*state.Config, *state.Status, e
 		}
 		vm, err := m.resolve(id)
 		if errors.Is(err, ErrNotFound) {
-			err = wordedf(ErrNotFound, "No such container: %s", id)
+			err = noContainer(id)
 		}
 		if err != nil {
 			return nil, nil, err

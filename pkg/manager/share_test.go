@@ -109,7 +109,6 @@ func TestShare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Unlock()
 	if _, _, err := m.runningOwner(side); !errors.Is(err, ErrConflict) || err.Error() != "cannot join network of a non running container: "+web.ID {
 		t.Errorf("start beside one that starts: %v", err)
 	}
@@ -120,6 +119,13 @@ func TestShare(t *testing.T) {
 	}
 	if _, err := share("nobody", CreateOptions{}); !errors.Is(err, ErrNotFound) || err.Error() != "No such container: nobody" {
 		t.Error(err)
+	}
+	lock.Unlock()
+	if err := m.state.Remove(web.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := share("side", CreateOptions{}); !errors.Is(err, ErrNotFound) || err.Error() != "No such container: "+web.ID {
+		t.Errorf("beside one whose VM's container is no more: %v", err)
 	}
 	err = m.ConnectNetwork(t.Context(), "side", NetworkAttachment{Network: NetworkUser})
 	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "cannot be connected to any other network") {
