@@ -100,21 +100,50 @@ func (s *supervisor) joinVM() error {
 	if err := os.MkdirAll(s.paths.VMM(), 0o700); err != nil {
 		return err
 	}
-	token, err := s.awaitOwner(ctx)
+	client, err := s.reachVM(ctx)
 	if err != nil {
 		return err
-	}
-	s.plan.Setup.Token = token
-	if err := s.linkVM(); err != nil {
-		return err
-	}
-	client, err := agent.Dial(ctx, s.plan.VM.VsockPath, token)
-	if err != nil {
-		return fmt.Errorf("reach the microVM of container %s: %w", s.plan.VMOf.Name, err)
 	}
 	s.agent, s.machine = client, &tenancy{owner: *s.plan.VMOf, client: client}
 	s.status.Kernel = client.Hello().Kernel
 	return s.record()
+}
+
+// reachVM connects to the guest of the VM. One that cannot be reached may be ending:
+// another one may come after it.
+func (s *supervisor) reachVM(ctx context.Context) (*agent.Client, error) {
+	client, err := s.dialVM(ctx)
+	var refused *api.Error
+	if err == nil || errors.As(err, &refused) {
+		return client, err
+	}
+	wait, cancel := context.WithTimeout(ctx, s.plan.Limits.Kill)
+	defer cancel()
+	switch _, gone := s.awaitOwner(wait); {
+	case wait.Err() != nil:
+		return nil, err
+	case gone != nil:
+		return nil, gone
+	}
+	return s.dialVM(ctx)
+}
+
+// dialVM connects to the guest of the VM that runs, or will.
+func (s *supervisor) dialVM(ctx context.Context) (*agent.Client, error) {
+	token, err := s.awaitOwner(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.plan.Setup.Token = token
+	if err := s.linkVM(); err != nil {
+		return nil, err
+	}
+	client, err := agent.Dial(ctx, s.plan.VM.VsockPath, token)
+	if err != nil {
+		s.goneToken = token
+		return nil, fmt.Errorf("reach the microVM of container %s: %w", s.plan.VMOf.Name, err)
+	}
+	return client, nil
 }
 
 // linkVM names the VM's socket, and its token, where those look who want to reach

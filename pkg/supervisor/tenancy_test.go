@@ -89,6 +89,28 @@ func TestAwaitOwner(t *testing.T) {
 	}
 }
 
+// TestJoinVMThatEnds: one that ends while it is being joined does not run, and
+// another one may come after it.
+func TestJoinVMThatEnds(t *testing.T) {
+	s, set := neighbour(t)
+	lock, err := s.store.Lock(s.plan.VMOf.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	s.paths, s.booting = s.store.Paths(state.NewID()), t.Context()
+	s.plan.VM.VsockPath = s.paths.Vsock()
+	for limit, want := range map[time.Duration]string{time.Minute: "cannot join network of a non running container: ", 20 * time.Millisecond: "reach the microVM of container web: "} {
+		s.plan.Limits.Boot, s.plan.Limits.Kill, s.goneToken = time.Minute, limit, ""
+		set(state.PhaseRunning, "token") // and no socket
+		later := time.AfterFunc(50*time.Millisecond, func() { set(state.PhaseExited, "") })
+		if err := s.joinVM(); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("within %v: %v", limit, err)
+		}
+		later.Stop()
+	}
+}
+
 // TestLinkVM: what stands for the VM's socket is a link, and only that is removed.
 func TestLinkVM(t *testing.T) {
 	s, _ := neighbour(t)
