@@ -64,7 +64,7 @@ func (m *Manager) DisconnectNetwork(ctx context.Context, container, ref string, 
 	if w.Name == NetworkUser {
 		left.Network = NetworkUser
 	}
-	err = m.changeNetworks(ctx, vm, networkChange{
+	return m.changeNetworks(ctx, vm, networkChange{
 		change: func(c *state.Config) error {
 			rest := slices.DeleteFunc(slices.Clone(attachments(c)), sameNetwork(left))
 			if len(rest) == len(attachments(c)) {
@@ -73,14 +73,15 @@ func (m *Manager) DisconnectNetwork(ctx context.Context, container, ref string, 
 			c.Networks = append([]state.Attachment{}, rest...)
 			return nil
 		},
-		stopped: func(*state.Config) error { return nil },
-		running: func(c *state.Config) error { return m.becomeRunning(ctx, vm, c, nil) },
-		told:    func() { m.tellConnected(events.ActionDisconnect, vm, left) },
+		stopped: func(*state.Config) error { return m.freeLease(vm, left) },
+		running: func(c *state.Config) error {
+			if err := m.becomeRunning(ctx, vm, c, nil); err != nil {
+				return err
+			}
+			return m.freeLease(vm, left)
+		},
+		told: func() { m.tellConnected(events.ActionDisconnect, vm, left) },
 	})
-	if err != nil {
-		return err
-	}
-	return m.freeLease(vm, left)
 }
 
 // freeLease frees the address of a container in a network.
@@ -94,7 +95,9 @@ func (m *Manager) freeLease(vm state.VM, in state.Attachment) error {
 // networkChange is a change of the networks of a container.
 type networkChange struct {
 	// change is that of its description, then stopped, or running for one that runs,
-	// whose supervisor is asked. Only what they agree to is written.
+	// whose supervisor is asked. Only what they agree to is written, and with that the
+	// lock is of no use any more, which is on the file that is replaced: an address that
+	// is freed later could be one that the next change has taken.
 	change, stopped, running func(*state.Config) error
 	// told tells of it, where no supervisor does.
 	told func()

@@ -1,11 +1,14 @@
 package manager
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/micropod/micropod/pkg/state"
 )
@@ -49,6 +52,56 @@ func TestConnect(t *testing.T) {
 	if err != nil || len(now.Attachments) != 2 || now.Attachments[0].Name != "two" || now.Attachments[1].Name != "three" {
 		t.Fatalf("%+v, %v", now, err)
 	}
+}
+
+// TestDisconnectFrees: the address is free before anybody can connect the container
+// again, who would be given it once more.
+func TestDisconnectFrees(t *testing.T) {
+	m, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = m.CreateNetwork(t.Context(), NetworkOptions{Name: "net", Pools: []NetworkPool{{Subnet: netip.MustParsePrefix("10.66.0.0/24")}}})
+	c := member()
+	err = errors.Join(err, m.state.Create(*c, func(state.Paths) error { return nil }),
+		m.ConnectNetwork(t.Context(), c.Name, NetworkAttachment{Network: "net", Address: netip.MustParseAddr("10.66.0.9")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	err = m.state.ChangeNetworks(func(*state.Networks) error { // until it ends, nothing is freed
+		go func() { done <- m.DisconnectNetwork(t.Context(), c.ID, "net", false) }()
+		return awaitHeld(t, m, c.ID)
+	})
+	if err = errors.Join(err, <-done); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := m.state.Networks(); err != nil || len(n.Leases) > 0 {
+		t.Errorf("%+v, %v", n.Leases, err)
+	}
+}
+
+// awaitHeld waits until somebody keeps the description of a container, which is in one
+// network all the time.
+func awaitHeld(t *testing.T, m *Manager, id string) error {
+	t.Helper()
+	for since, end := time.Now(), time.Now().Add(time.Minute); time.Since(since) < 200*time.Millisecond; time.Sleep(time.Millisecond) {
+		c, err := m.state.ReadConfig(id)
+		if err != nil {
+			return err
+		}
+		if len(c.Networks) != 1 {
+			return errors.New("the description is written before the address is free")
+		}
+		held, err := state.Held(m.state.Paths(id).Config())
+		if err != nil || time.Now().After(end) {
+			return fmt.Errorf("nobody holds the description: %w", errors.Join(err, context.DeadlineExceeded))
+		}
+		if !held {
+			since = time.Now()
+		}
+	}
+	return nil
 }
 
 // TestAnotherOfItsName: a network that was removed and made again is the one that
