@@ -80,7 +80,7 @@ func (a *acks) hold(pkt *stack.PacketBuffer) bool {
 	defer a.mu.Unlock()
 	other := a.held != nil && a.conn != conn
 	if a.held != nil && !other {
-		a.supersede(tcp)
+		a.supersede(tcp, plain(pkt, tcp))
 		return false
 	}
 	if !plain(pkt, tcp) {
@@ -95,11 +95,13 @@ func (a *acks) hold(pkt *stack.PacketBuffer) bool {
 }
 
 // supersede drops the one that waits if the segment that goes now tells the same, and
-// sends it before that otherwise.
-func (a *acks) supersede(next header.TCP) {
+// sends it before that otherwise. Of duplicates none is dropped: to a guest without RFC
+// 2018 their number tells of a gap (RFC 5681, 3.2).
+func (a *acks) supersede(next header.TCP, empty bool) {
 	waits := header.TCP(a.held.TransportHeader().Slice())
 	tells := next.Flags().Contains(header.TCPFlagAck) && !seqnum.Value(next.AckNumber()).LessThan(seqnum.Value(waits.AckNumber()))
-	if !tells {
+	duplicate := empty && next.AckNumber() == waits.AckNumber() && next.WindowSize() == waits.WindowSize()
+	if !tells || duplicate {
 		a.let()
 		return
 	}

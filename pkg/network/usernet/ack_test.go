@@ -18,6 +18,7 @@ type segment struct {
 	ack     uint32
 	flags   header.TCPFlags
 	options []byte
+	window  uint16
 	data    string
 	v6      bool
 }
@@ -31,6 +32,7 @@ func (s segment) packet() *stack.PacketBuffer {
 	copy(tcp[header.TCPMinimumSize:], s.options)
 	tcp.Encode(&header.TCPFields{
 		SrcPort: 80, DstPort: s.port, AckNum: s.ack, Flags: s.flags | header.TCPFlagAck, DataOffset: uint8(size),
+		WindowSize: s.window,
 	})
 	pkt.TransportProtocolNumber = header.TCPProtocolNumber
 	if s.v6 {
@@ -68,6 +70,8 @@ func TestAcks(t *testing.T) {
 		"so does the end":               {sent: []segment{{port: 1, ack: 5}, {port: 1, ack: 6, flags: header.TCPFlagFin}}, want: []string{"1 6"}},
 		"across zero":                   {sent: []segment{{port: 1, ack: 1<<32 - 1}, {port: 1, ack: 3, data: "x"}}, want: []string{"1 3"}},
 		"every second goes":             {sent: []segment{{port: 1, ack: 5}, {port: 1, ack: 6}, {port: 1, ack: 7}}, want: []string{"1 6"}, held: "1 7"},
+		"none of several alike is lost": {sent: []segment{{port: 1, ack: 5}, {port: 1, ack: 5}, {port: 1, ack: 5}}, want: []string{"1 5", "1 5"}, held: "1 5"},
+		"a window tells the same":       {sent: []segment{{port: 1, ack: 5}, {port: 1, ack: 5, window: 9}}, want: []string{"1 5"}},
 		"of an old one nothing waits":   {sent: []segment{{port: 1, ack: 5}, {port: 1, ack: 4, data: "x"}}, want: []string{"1 5", "1 4"}},
 		"one connection waits":          {sent: []segment{{port: 1, ack: 5}, {port: 2, ack: 9}}, want: []string{"1 5"}, held: "2 9"},
 		"another's bytes change none":   {sent: []segment{{port: 1, ack: 5}, {port: 2, ack: 9, data: "x"}}, want: []string{"2 9"}, held: "1 5"},
