@@ -253,6 +253,9 @@ func hosts(c *state.Config, plan []network.NIC) ([]api.Host, error) {
 	for _, e := range c.HostConfig.ExtraHosts {
 		name, addr, _ := strings.Cut(e, ":")
 		if addr == hostGateway {
+			if len(plan) == 0 && c.HostConfig.NetworkMode != NetworkNone {
+				continue // it has left its networks
+			}
 			if len(plan) == 0 {
 				return nil, fmt.Errorf("%w: host-gateway needs a network: --network none has none", ErrInvalid)
 			}

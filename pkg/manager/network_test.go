@@ -102,6 +102,10 @@ func TestHosts(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
+	if got, err := hosts(extra, nil); err != nil || !reflect.DeepEqual(got, want[:1]) {
+		t.Errorf("of one that has left its networks: %v, %v", got, err)
+	}
+	extra.HostConfig.NetworkMode = NetworkNone
 	if _, err := hosts(extra, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("host-gateway without a network: %v", err)
 	}
