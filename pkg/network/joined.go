@@ -130,8 +130,7 @@ func (j *Joined) Publish(ctx context.Context, ports []Port, log *slog.Logger, re
 	if err != nil {
 		return err
 	}
-	before := j.b.Endpoint
-	j.ports.Close()
+	before, none := j.b.Endpoint, j.ports
 	j.ports = more
 	for _, p := range more.Ports() {
 		j.b.Endpoint.Forwards = append(j.b.Endpoint.Forwards, Forwards(p)...)
@@ -140,10 +139,11 @@ func (j *Joined) Publish(ctx context.Context, ports []Port, log *slog.Logger, re
 		err = j.place.Change(ctx, j.b.Endpoint)
 	}
 	if err == nil {
+		none.Close()
 		return more.Serve(publish.Direct(j.b.Endpoint.Address.Addr()))
 	}
 	more.Close()
-	j.b.Endpoint = before
+	j.b.Endpoint, j.ports = before, none
 	return errors.Join(err, j.place.Change(ctx, before), record())
 }
 

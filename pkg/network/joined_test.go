@@ -58,6 +58,34 @@ func TestJoinedSockets(t *testing.T) {
 	}
 }
 
+// TestPublishFails: where there can be no rules for ports, nothing says that they are
+// published.
+func TestPublishFails(t *testing.T) {
+	b := Bridge{Endpoint: bridge.Endpoint{
+		Network: bridge.Network{Gateway: netip.MustParseAddr("127.77.0.1")}, // and no id
+		Address: netip.MustParsePrefix("127.77.0.2/24"),
+	}}
+	log := slog.New(slog.DiscardHandler)
+	j, err := b.Start(Names{}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.closeSockets()
+	j.place = b.Host.Place(j.Endpoint())
+	var told []int
+	record := func() error {
+		told = append(told, len(j.Published()))
+		return nil
+	}
+	ports := []Port{{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}}
+	if err := j.Publish(t.Context(), ports, log, record); err == nil {
+		t.Fatal("no error")
+	}
+	if !slices.Equal(told, []int{1, 0}) || len(j.Published()) > 0 || len(j.Endpoint().Forwards) > 0 {
+		t.Errorf("recorded %v, published %+v, forwards %+v", told, j.Published(), j.Endpoint().Forwards)
+	}
+}
+
 // question asks for an address from one, and returns it or what is said instead.
 func question(proto, from, to, name string, limit time.Duration) (string, error) {
 	local, _ := net.ResolveTCPAddr("tcp", from+":0")
