@@ -46,10 +46,11 @@ func (s *supervisor) wire(n *nic, guest api.NIC) error {
 	}
 	w := &wired{conn: conn, done: make(chan struct{})}
 	n.wire = w
+	name, end := n.plan.Name, wire.End{File: link, Bare: !n.bridged()} // a change of networks may renew the plan
 	go func() {
 		defer close(w.done)
-		err := wire.Carry(conn, wire.End{File: link, Bare: !n.bridged()})
-		s.log.Info("a network device of the guest has gone", "network", n.plan.Name, "err", err)
+		err := wire.Carry(conn, end)
+		s.log.Info("a network device of the guest has gone", "network", name, "err", err)
 	}()
 	return nil
 }
