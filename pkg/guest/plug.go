@@ -35,7 +35,13 @@ type hostNIC struct {
 	mac   string
 	index int
 	tap   *os.File // nil for a device of the VMM
+	over  gateways // to which there are routes, unless the container has changed them
 }
+
+// gateways are those of a device, "" for none.
+type gateways struct{ v4, v6 string }
+
+func gatewaysOf(n api.NIC) gateways { return gateways{n.Gateway, n.Gateway6} }
 
 // setUp configures the hostNICs that the guest was booted with.
 func (d *hostNICs) setUp(nics []api.NIC) error {
@@ -49,7 +55,7 @@ func (d *hostNICs) setUp(nics []api.NIC) error {
 		if err != nil {
 			return err
 		}
-		d.list = append(d.list, hostNIC{mac: n.MAC, index: dev.Index})
+		d.list = append(d.list, hostNIC{mac: n.MAC, index: dev.Index, over: gatewaysOf(n)})
 	}
 	return nil
 }
@@ -100,7 +106,7 @@ func (d *hostNICs) plug(r api.NICRequest) (*os.File, error) {
 		tap.Close()
 		return nil, fmt.Errorf("network device %s: %w", name, err)
 	}
-	d.list = append(d.list, hostNIC{mac: r.NIC.MAC, index: index, tap: tap})
+	d.list = append(d.list, hostNIC{mac: r.NIC.MAC, index: index, tap: tap, over: gatewaysOf(r.NIC)})
 	return tap, nil
 }
 
@@ -191,7 +197,8 @@ func (a *agent) networks(r api.NetworksRequest) error {
 	return nil
 }
 
-// become takes away what is not among nics, and makes the routes over their gateways.
+// become takes away what is not among nics, and makes the routes over gateways that
+// are new to a device.
 func (d *hostNICs) become(nics []api.NIC) error {
 	var kept []hostNIC
 	for _, dev := range d.list {
@@ -206,9 +213,6 @@ func (d *hostNICs) become(nics []api.NIC) error {
 	}
 	d.list = kept
 	for _, n := range nics {
-		if n.Gateway == "" && n.Gateway6 == "" {
-			continue
-		}
 		if err := d.reroute(n); err != nil {
 			return err
 		}
@@ -216,13 +220,22 @@ func (d *hostNICs) become(nics []api.NIC) error {
 	return nil
 }
 
-// reroute makes the routes over a device's gateways.
+// reroute makes the routes over a device's gateways, if they are others than before.
+// Those of before are the container's: one that is to reach others by a tunnel only
+// must not get them back.
 func (d *hostNICs) reroute(n api.NIC) error {
 	i := slices.IndexFunc(d.list, func(o hostNIC) bool { return o.mac == n.MAC })
-	if i < 0 {
+	switch {
+	case i < 0 && gatewaysOf(n) == gateways{}:
+		return nil
+	case i < 0:
 		return fmt.Errorf("there is no network device %q", api.Clean(n.MAC, 32))
 	}
-	found, err := net.InterfaceByIndex(d.list[i].index)
+	to := &d.list[i]
+	if to.over == gatewaysOf(n) {
+		return nil
+	}
+	found, err := net.InterfaceByIndex(to.index)
 	if err != nil {
 		return err
 	}
@@ -232,5 +245,9 @@ func (d *hostNICs) reroute(n api.NIC) error {
 	}
 	defer unix.Close(fd)
 	dev := nic{fd, found.Name}
-	return errors.Join(dev.route4(n), dev.route6(n))
+	if err := errors.Join(dev.route4(n), dev.route6(n)); err != nil {
+		return err
+	}
+	to.over = gatewaysOf(n)
+	return nil
 }

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/pkg/agent/api"
 )
 
 // TestPutAway: a device that is put away is nowhere to be seen, and its name is free.
@@ -48,6 +51,49 @@ func TestPutAway(t *testing.T) {
 	}
 	if err := d.putAway(1 << 20); err == nil {
 		t.Error("a device that is not there is put away")
+	}
+}
+
+// TestRoutes: the routes over a gateway are made when it becomes the container's, and
+// are the container's own then: one that goes another way does so still when it comes
+// into one more network.
+func TestRoutes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes network devices")
+	}
+	runtime.LockOSThread() // for ever: the namespace ends with the thread
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0"}
+	addr, err := netlink.ParseAddr("10.66.0.2/24")
+	if err := errors.Join(err, netlink.LinkAdd(link), netlink.AddrAdd(link, addr), netlink.LinkSetUp(link)); err != nil {
+		t.Fatal(err)
+	}
+	d := hostNICs{list: []hostNIC{{mac: "02:00:00:00:00:01", index: link.Attrs().Index}}}
+	out, everywhere := api.NIC{MAC: "02:00:00:00:00:01", Gateway: "10.66.0.1"}, &netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}}
+	for i, step := range []struct {
+		nic  api.NIC
+		want int
+	}{{out, 1}, {out, 0}, {api.NIC{MAC: out.MAC}, 0}, {out, 1}} {
+		if err := d.become([]api.NIC{step.nic}); err != nil {
+			t.Fatal(err)
+		}
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, everywhere, netlink.RT_FILTER_DST)
+		if err != nil || len(routes) != step.want {
+			t.Errorf("step %d: %v, %v; want %d", i, routes, err, step.want)
+		}
+		for _, r := range routes {
+			if err := netlink.RouteDel(&r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := d.become([]api.NIC{{MAC: "02:00:00:00:00:02"}}); err != nil { // its connection has ended
+		t.Error(err)
+	}
+	if err := d.become([]api.NIC{{MAC: "02:00:00:00:00:02", Gateway: "10.66.0.1"}}); err == nil {
+		t.Error("a route over a device that is not there")
 	}
 }
 

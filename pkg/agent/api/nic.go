@@ -34,7 +34,7 @@ type NICRequest struct {
 type NetworksRequest struct {
 	ID string `json:"id"` // of the container
 	// NICs are all devices that the guest has. One of its boot that is missing here is
-	// taken away for good. The routes over their gateways are made where they are not.
+	// taken away for good. The routes over a gateway that is new to its device are made.
 	NICs []NIC `json:"nics"`
 	// Hosts and DNS are for /etc/hosts and /etc/resolv.conf, as in StartRequest, unless
 	// somebody in the container has changed the file.
