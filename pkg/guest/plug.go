@@ -32,10 +32,11 @@ type hostNICs struct {
 // device is a network device, by its number: a container with the rights for it may
 // give it another name.
 type hostNIC struct {
-	mac   string
-	index int
-	tap   *os.File // nil for a device of the VMM
-	over  gateways // to which there are routes, unless the container has changed them
+	mac     string
+	address string
+	index   int
+	tap     *os.File // nil for a device of the VMM
+	over    gateways // to which there are routes, unless the container has changed them
 }
 
 // gateways are those of a device, "" for none.
@@ -55,7 +56,7 @@ func (d *hostNICs) setUp(nics []api.NIC) error {
 		if err != nil {
 			return err
 		}
-		d.list = append(d.list, hostNIC{mac: n.MAC, index: dev.Index, over: gatewaysOf(n)})
+		d.list = append(d.list, newHostNIC(n, dev.Index, nil))
 	}
 	return nil
 }
@@ -91,9 +92,20 @@ func (a *agent) plug(r *api.NICRequest) (*os.File, error) {
 	return tap, nil
 }
 
+func newHostNIC(n api.NIC, index int, tap *os.File) hostNIC {
+	return hostNIC{mac: n.MAC, address: n.Address, index: index, tap: tap, over: gatewaysOf(n)}
+}
+
+// is reports whether it is the device of n. The same MAC address may be another's in
+// another network.
+func (o hostNIC) is(n api.NIC) bool { return o.mac == n.MAC && o.address == n.Address }
+
 func (d *hostNICs) plug(r api.NICRequest) (*os.File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.supersede(r.NIC); err != nil {
+		return nil, err
+	}
 	if len(d.list) >= 2*api.MaxNICs {
 		return nil, errors.New("too many network devices")
 	}
@@ -106,7 +118,7 @@ func (d *hostNICs) plug(r api.NICRequest) (*os.File, error) {
 		tap.Close()
 		return nil, fmt.Errorf("network device %s: %w", name, err)
 	}
-	d.list = append(d.list, hostNIC{mac: r.NIC.MAC, index: index, tap: tap, over: gatewaysOf(r.NIC)})
+	d.list = append(d.list, newHostNIC(r.NIC, index, tap))
 	return tap, nil
 }
 
@@ -200,18 +212,12 @@ func (a *agent) networks(r api.NetworksRequest) error {
 // become takes away what is not among nics, and makes the routes over gateways that
 // are new to a device.
 func (d *hostNICs) become(nics []api.NIC) error {
-	var kept []hostNIC
-	for _, dev := range d.list {
-		i := slices.IndexFunc(nics, func(n api.NIC) bool { return n.MAC == dev.mac })
-		if i >= 0 {
-			kept = append(kept, dev)
-		} else if dev.tap != nil {
-			dev.tap.Close() // perhaps the end of its connection is not known yet
-		} else if err := d.putAway(dev.index); err != nil {
-			return fmt.Errorf("put network device away: %w", err)
-		}
+	err := d.takeAway(func(dev hostNIC) bool {
+		return !slices.ContainsFunc(nics, dev.is)
+	})
+	if err != nil {
+		return err
 	}
-	d.list = kept
 	for _, n := range nics {
 		if err := d.reroute(n); err != nil {
 			return err
@@ -220,11 +226,33 @@ func (d *hostNICs) become(nics []api.NIC) error {
 	return nil
 }
 
+// supersede takes away a device that was the same: the host has left its network, and
+// could not tell.
+func (d *hostNICs) supersede(n api.NIC) error {
+	return d.takeAway(func(dev hostNIC) bool { return dev.is(n) })
+}
+
+// takeAway takes devices away.
+func (d *hostNICs) takeAway(gone func(hostNIC) bool) error {
+	var kept []hostNIC
+	for _, dev := range d.list {
+		if !gone(dev) {
+			kept = append(kept, dev)
+		} else if dev.tap != nil {
+			dev.tap.Close() // perhaps the end of its connection is not known yet
+		} else if err := d.putAway(dev.index); err != nil {
+			return fmt.Errorf("put network device away: %w", err)
+		}
+	}
+	d.list = kept
+	return nil
+}
+
 // reroute makes the routes over a device's gateways, if they are others than before.
 // Those of before are the container's: one that is to reach others by a tunnel only
 // must not get them back.
 func (d *hostNICs) reroute(n api.NIC) error {
-	i := slices.IndexFunc(d.list, func(o hostNIC) bool { return o.mac == n.MAC })
+	i := slices.IndexFunc(d.list, func(o hostNIC) bool { return o.is(n) })
 	switch {
 	case i < 0 && gatewaysOf(n) == gateways{}:
 		return nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -94,6 +95,50 @@ func TestRoutes(t *testing.T) {
 	}
 	if err := d.become([]api.NIC{{MAC: "02:00:00:00:00:02", Gateway: "10.66.0.1"}}); err == nil {
 		t.Error("a route over a device that is not there")
+	}
+}
+
+// TestSupersede: of a network that the guest was not told to have left there is no
+// second device with the same address, of which the first leads nowhere.
+func TestSupersede(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes network devices")
+	}
+	runtime.LockOSThread() // for ever: the namespace ends with the thread
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0"}
+	if err := netlink.LinkAdd(link); err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	of := api.NIC{MAC: "02:00:00:00:00:01", Address: "10.66.0.2/24"}
+	others := []hostNIC{{mac: of.MAC, address: "10.77.0.2/24"}, {mac: "02:00:00:00:00:02", address: of.Address}}
+	d := hostNICs{list: append([]hostNIC{{mac: of.MAC, address: of.Address, index: link.Attrs().Index}, {mac: of.MAC, address: of.Address, tap: w}}, others...)}
+	if err := d.supersede(of); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(d.list, others) {
+		t.Errorf("%+v", d.list)
+	}
+	if _, err := net.InterfaceByName("eth0"); err == nil {
+		t.Error("the device of the boot is there")
+	}
+	if err := w.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the late device is there: %v", err)
+	}
+	if d.list[0].tap, w, err = os.Pipe(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	d.list = append(d.list[:1], hostNIC{mac: of.MAC, address: of.Address})
+	if err := d.become([]api.NIC{of}); err != nil || len(d.list) != 1 || d.list[0].address != of.Address {
+		t.Errorf("of two with the same MAC one leaves its network: %+v, %v", d.list, err)
 	}
 }
 
