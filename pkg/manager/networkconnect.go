@@ -65,14 +65,7 @@ func (m *Manager) DisconnectNetwork(ctx context.Context, container, ref string, 
 		left.Network = NetworkUser
 	}
 	return m.changeNetworks(ctx, vm, networkChange{
-		change: func(c *state.Config) error {
-			rest := slices.DeleteFunc(slices.Clone(attachments(c)), sameNetwork(left))
-			if len(rest) == len(attachments(c)) {
-				return errNotConnected(vm, w.Name)
-			}
-			c.Networks = append([]state.Attachment{}, rest...)
-			return nil
-		},
+		change:  func(c *state.Config) error { return m.leaves(vm, c, left) },
 		stopped: func(*state.Config) error { return m.freeLease(vm, left) },
 		running: func(c *state.Config) error {
 			if err := m.becomeRunning(ctx, vm, c, nil); err != nil {
@@ -82,6 +75,21 @@ func (m *Manager) DisconnectNetwork(ctx context.Context, container, ref string, 
 		},
 		told: func() { m.tellConnected(events.ActionDisconnect, vm, left) },
 	})
+}
+
+// leaves takes a container's description out of a network. Of a connect that was killed
+// only the address is left, and the VM may be in the network: that can be left, too.
+func (m *Manager) leaves(vm state.VM, c *state.Config, left state.Attachment) error {
+	rest := slices.DeleteFunc(slices.Clone(attachments(c)), sameNetwork(left))
+	n, err := m.state.Networks()
+	if err != nil {
+		return err
+	}
+	if len(rest) == len(attachments(c)) && n.Lease(left.Network, vm.ID) == nil {
+		return errNotConnected(vm, left.Name)
+	}
+	c.Networks = append([]state.Attachment{}, rest...)
+	return nil
 }
 
 // freeLease frees the address of a container in a network.

@@ -81,6 +81,36 @@ func TestDisconnectFrees(t *testing.T) {
 	}
 }
 
+// TestDisconnectHalf: of who was killed while he connected a container only the address
+// is left, and the VM may be in the network: it can leave.
+func TestDisconnectHalf(t *testing.T) {
+	m, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = m.CreateNetwork(t.Context(), NetworkOptions{Name: "net"})
+	c := member()
+	err = errors.Join(err, m.state.Create(*c, func(state.Paths) error { return nil }), m.state.ChangeNetworks(func(n *state.Networks) error {
+		r, err := n.Find("net")
+		if err == nil {
+			_, err = lease(n, r, c, state.Attachment{Network: r.ID, Name: r.Name})
+		}
+		return err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.DisconnectNetwork(t.Context(), c.ID, "net", false); err != nil {
+		t.Error(err)
+	}
+	if n, err := m.state.Networks(); err != nil || len(n.Leases) > 0 {
+		t.Errorf("%+v, %v", n.Leases, err)
+	}
+	if err := m.DisconnectNetwork(t.Context(), c.ID, "net", false); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a second time: %v", err)
+	}
+}
+
 // awaitHeld waits until somebody keeps the description of a container, which is in one
 // network all the time.
 func awaitHeld(t *testing.T, m *Manager, id string) error {
