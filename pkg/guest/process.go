@@ -267,10 +267,13 @@ func (a *agent) ended(p *process) {
 
 // execsEnd waits until all processes of Exec are reaped. The kernel has killed
 // those that run; a stage that joins is killed by the end of the container's life.
-func (p *process) execsEnd(limit time.Duration) bool {
+func (p *process) execsEnd(limit time.Duration) bool { return over(&p.execs, limit) }
+
+// over waits until all of a group are done, for as long as limit.
+func over(group *sync.WaitGroup, limit time.Duration) bool {
 	done := make(chan struct{})
 	go func() {
-		p.execs.Wait()
+		group.Wait()
 		close(done)
 	}()
 	select {

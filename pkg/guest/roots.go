@@ -230,16 +230,4 @@ func (a *agent) usersOfLocked(r *root) (kill func()) {
 }
 
 // unused waits until nobody uses the root file system any more.
-func (r *root) unused(limit time.Duration) bool {
-	done := make(chan struct{})
-	go func() {
-		r.users.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(limit):
-		return false
-	}
-}
+func (r *root) unused(limit time.Duration) bool { return over(&r.users, limit) }
