@@ -34,14 +34,14 @@ func OpenDisk(ctx context.Context, vsockPath, token string, f *os.File, readOnly
 	if size == 0 || size%api.SectorSize != 0 {
 		return nil, fmt.Errorf("disk %s: %d bytes are no whole sectors of %d", f.Name(), size, api.SectorSize)
 	}
-	conn, err := open(ctx, vsockPath, api.Open{
+	conn, reply, err := openAnswered(ctx, vsockPath, api.Open{
 		Version: api.Version, Token: token, Purpose: api.PurposeDisk,
 		Disk: &api.DiskRequest{Size: size, ReadOnly: readOnly},
-	})
+	}, "make a disk")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open disk %s: %w", f.Name(), err)
 	}
-	device, err := diskDevice(ctx, conn)
+	device, err := diskDevice(reply)
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("open disk %s: %w", f.Name(), err)
@@ -54,23 +54,8 @@ func OpenDisk(ctx context.Context, vsockPath, token string, f *os.File, readOnly
 	return d, nil
 }
 
-// diskDevice waits for the guest's answer.
-func diskDevice(ctx context.Context, conn net.Conn) (string, error) {
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	kind, b, err := api.ReadFrame(conn, nil)
-	if !stop() {
-		return "", context.Cause(ctx)
-	}
-	if err != nil {
-		return "", unexpected(err)
-	}
-	if kind != api.KindReply {
-		return "", fmt.Errorf("frame of kind %d where a reply belongs: %w", kind, api.ErrFrame)
-	}
-	reply, err := answer(b)
-	if err != nil {
-		return "", err
-	}
+// diskDevice is the device that the guest says it has made.
+func diskDevice(reply api.Reply) (string, error) {
 	var r api.DiskReply
 	if err := api.Decode(reply.Result, &r); err != nil {
 		return "", err

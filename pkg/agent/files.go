@@ -46,14 +46,7 @@ func OpenFiles(ctx context.Context, vsockPath, token string, r api.FilesRequest)
 
 // first reads the guest's first answer.
 func (f *Files) first(r api.FilesRequest) error {
-	kind, b, err := api.ReadFrame(f.conn, f.buf)
-	if err != nil {
-		return fmt.Errorf("%s: %w", r.Op, unexpected(err))
-	}
-	if kind != api.KindReply {
-		return fmt.Errorf("frame of kind %d before the first answer: %w", kind, api.ErrFrame)
-	}
-	reply, err := answer(b)
+	reply, err := firstAnswer(f.conn, f.buf, string(r.Op))
 	if err != nil || len(reply.Result) == 0 {
 		return err
 	}
@@ -61,6 +54,38 @@ func (f *Files) first(r api.FilesRequest) error {
 		return err
 	}
 	return f.Info.Check()
+}
+
+// firstAnswer reads the guest's Reply to an Open, with room in buf or, if that is nil, of
+// its own, and returns the error that it may hold. op is for errors of the connection.
+func firstAnswer(conn net.Conn, buf []byte, op string) (api.Reply, error) {
+	kind, b, err := api.ReadFrame(conn, buf)
+	if err != nil {
+		return api.Reply{}, fmt.Errorf("%s: %w", op, unexpected(err))
+	}
+	if kind != api.KindReply {
+		return api.Reply{}, fmt.Errorf("frame of kind %d before the first answer: %w", kind, api.ErrFrame)
+	}
+	return answer(b)
+}
+
+// openAnswered is open, and waits for the guest's first answer. What the guest refuses is
+// an *api.Error. ctx is for the call only.
+func openAnswered(ctx context.Context, vsockPath string, o api.Open, op string) (net.Conn, api.Reply, error) {
+	conn, err := open(ctx, vsockPath, o)
+	if err != nil {
+		return nil, api.Reply{}, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	reply, err := firstAnswer(conn, nil, op)
+	if !stop() { // it is closed
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, api.Reply{}, err
+	}
+	return conn, reply, nil
 }
 
 // answer decodes a Reply, and returns the error that it may hold.
