@@ -13,8 +13,9 @@ import (
 	"github.com/micropod/micropod/pkg/agent/api"
 )
 
-// TestTakeAddresses: of two devices, here a veth pair, one has the address of a template.
-func TestTakeAddresses(t *testing.T) {
+// inNewNetwork puts the test into a network namespace of its own.
+func inNewNetwork(t *testing.T) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root makes network devices")
 	}
@@ -22,6 +23,11 @@ func TestTakeAddresses(t *testing.T) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestTakeAddresses: of two devices, here a veth pair, one has the address of a template.
+func TestTakeAddresses(t *testing.T) {
+	inNewNetwork(t)
 	dir := t.TempDir()
 	pair := netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "one"}, PeerName: "two"}
 	for name, mac := range map[string]*net.HardwareAddr{"one": &pair.HardwareAddr, "two": &pair.PeerHardwareAddr} {

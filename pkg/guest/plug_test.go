@@ -5,25 +5,17 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/pkg/agent/api"
 )
 
 // TestPutAway: a device that is put away is nowhere to be seen, and its name is free.
 func TestPutAway(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root makes network devices")
-	}
-	runtime.LockOSThread() // for ever: the namespace ends with the thread
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
+	inNewNetwork(t)
 	var d hostNICs
 	for range 2 { // as the next boot would not: both are in one namespace then
 		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0"}); err != nil {
@@ -59,13 +51,7 @@ func TestPutAway(t *testing.T) {
 // are the container's own then: one that goes another way does so still when it comes
 // into one more network.
 func TestRoutes(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root makes network devices")
-	}
-	runtime.LockOSThread() // for ever: the namespace ends with the thread
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
+	inNewNetwork(t)
 	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0"}
 	addr, err := netlink.ParseAddr("10.66.0.2/24")
 	if err := errors.Join(err, netlink.LinkAdd(link), netlink.AddrAdd(link, addr), netlink.LinkSetUp(link)); err != nil {
@@ -101,13 +87,7 @@ func TestRoutes(t *testing.T) {
 // TestSupersede: of a network that the guest was not told to have left there is no
 // second device with the same address, of which the first leads nowhere.
 func TestSupersede(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root makes network devices")
-	}
-	runtime.LockOSThread() // for ever: the namespace ends with the thread
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
+	inNewNetwork(t)
 	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0"}
 	if err := netlink.LinkAdd(link); err != nil {
 		t.Fatal(err)
